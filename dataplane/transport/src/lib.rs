@@ -1,0 +1,10 @@
+//! Sockets around the protocol of `weft-nvme`: a target that serves [`weft_block::Disk`]s and
+//! an initiator that is one.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`target`] | accepts connections, asks a [`target::Gate`] at each Connect, runs commands on the admitted disk |
+//! | [`initiator`] | connects, and offers the remote namespace as a `Disk` |
+
+pub mod initiator;
+pub mod target;

@@ -1,0 +1,91 @@
+//! The NVMe/TCP target: one listener, any number of subsystems, each Connect decided by a [`Gate`].
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+use weft_block::Disk;
+
+/// An admin Connect (NVMe over Fabrics 1.1 section 3.3) that asks to be admitted.
+#[derive(Clone, Debug)]
+pub struct ConnectRequest {
+    /// SUBNQN.
+    pub subsystem: String,
+    /// HOSTNQN, as received.
+    pub host: String,
+    /// HOSTID.
+    pub host_id: Uuid,
+    /// Source address of the admin queue's connection.
+    pub peer: SocketAddr,
+}
+
+/// Why a Connect is refused: the status that the host gets (`nvme-tcp.md` section 1.5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// 0184h Connect Invalid Host with DNR: this host has no right here and will not get it by waiting.
+    InvalidHost,
+    /// 0182h Connect Invalid Parameters with DNR, offset of SUBNQN in the Connect data (256).
+    UnknownSubsystem,
+    /// 0181h Connect Controller Busy without DNR: come back later.
+    Busy,
+}
+
+/// What an admitted host gets.
+pub struct Admission {
+    /// What is served.
+    pub export: Export,
+    /// Cancelled by the gate to end this association: commands in flight end first, then the
+    /// connections of all its queues are closed.
+    pub revoke: CancellationToken,
+    /// Dropped by the target when the association has ended: no command of it is running or can
+    /// ever start, and its connections are closed.
+    pub ended: Box<dyn Send + Sync>,
+}
+
+/// One namespace (NSID 1) under one subsystem name.
+#[derive(Clone)]
+pub struct Export {
+    /// The bytes.
+    pub disk: Arc<dyn Disk>,
+    /// NGUID and UUID of the namespace.
+    pub uuid: Uuid,
+    /// Serial number, at most 20 ASCII characters, the same for all controllers of the subsystem.
+    pub serial: String,
+    /// First controller identifier that this process may use; 16 follow. Two processes that can
+    /// serve one subsystem at one time never share a range (`nvme-tcp.md` section 1.6).
+    pub first_controller: u16,
+    /// Writes are refused, and the namespace says so (NSATTR bit 0).
+    pub read_only: bool,
+    /// Answers vendor specific admin commands (C0h to FFh), if any.
+    pub vendor: Option<Arc<dyn Vendor>>,
+}
+
+/// Decides about admin Connects. May wait (a fence drains before it admits).
+#[async_trait]
+pub trait Gate: Send + Sync {
+    /// Admits or refuses.
+    async fn connect(&self, request: ConnectRequest) -> Result<Admission, Refusal>;
+}
+
+/// Vendor specific admin commands (NVMe Base 2.0 section 5, opcodes C0h to FFh). Bits 1:0 of the
+/// opcode give the direction: 01b host to controller, 10b controller to host.
+#[async_trait]
+pub trait Vendor: Send + Sync {
+    /// Host to controller: takes at most 8192 bytes.
+    async fn put(&self, opcode: u8, cdw10: u32, data: Bytes) -> Result<(), VendorError>;
+    /// Controller to host: gives at most `length` bytes; the rest of the host's buffer is zeros.
+    async fn get(&self, opcode: u8, cdw10: u32, length: u32) -> Result<Bytes, VendorError>;
+}
+
+/// A refused vendor command: the generic status code it ends with (status code type 0h, DNR set).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum VendorError {
+    /// 01h.
+    InvalidOpcode,
+    /// 02h.
+    InvalidField,
+    /// 06h.
+    Internal,
+}
