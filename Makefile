@@ -1,0 +1,71 @@
+# Every command a person runs. `make` alone lists them.
+
+CARGO   ?= cargo
+TRIPLE  := x86_64-unknown-linux-musl
+IMAGES  := weft-operator weft-drive weft-engine weft-initiator weft-csi
+OUT     := target/$(TRIPLE)/image
+LAB     := target/release/weft-lab
+export CARGO_TERM_COLOR ?= auto
+
+.DEFAULT_GOAL := help
+.PHONY: help demo down test check unit local guest cluster full soak idle crds images tools packages deny lab binaries clean-lab
+
+help: ## list these commands
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: packages lab binaries ## bring a real cluster up on this machine, install Weft, run the tour, leave it up
+	$(LAB) tools
+	$(CARGO) run --locked --release -p weft-e2e-cluster --bin weft-demo
+
+down: ## take the cluster of `make demo` down; leaves nothing behind
+	$(LAB) down
+
+test: packages ## all that CI runs: check, local, guest and cluster tiers
+	sh e2e/stage.sh "check: format, lints, unit and plan tests" $(MAKE) check
+	sh e2e/stage.sh "images: static executables of every pod" $(MAKE) lab binaries
+	sh e2e/stage.sh "local tier: real processes on loopback" $(MAKE) local
+	sh e2e/stage.sh "tools: Kubernetes and the guest's kernel (cached outside the tree)" $(LAB) tools
+	sh e2e/stage.sh "guest tier: a real Linux kernel as NVMe/TCP host" $(MAKE) guest
+	sh e2e/stage.sh "cluster tier: a real cluster on this machine" $(MAKE) cluster
+
+check: ## formatting, lints, unit tests: minutes, no root, no cluster
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) test --locked
+
+unit: ## unit and plan tests alone
+	$(CARGO) test --locked
+
+local: binaries ## real processes on loopback, killed and stopped (root: FUSE and loop devices)
+	WEFT_BIN=$(CURDIR)/$(OUT) $(CARGO) test --locked -p weft-e2e-local -- --test-threads=2
+
+guest: binaries ## a real Linux kernel connects to a real engine (root: network namespace)
+	WEFT_BIN=$(CURDIR)/$(OUT) $(CARGO) test --locked -p weft-guest -- --test-threads=1 --nocapture
+
+cluster: lab binaries ## every must-show that needs a cluster
+	WEFT_BIN=$(CURDIR)/$(OUT) $(CARGO) test --locked --release -p weft-e2e-cluster -- --test-threads=1 --nocapture
+
+idle: binaries ## memory and wake-ups of idle processes, unattached and attached
+	WEFT_BIN=$(CURDIR)/$(OUT) $(CARGO) run --locked -p weft-e2e-local --bin idle
+
+crds: ## print the CRDs into crds/yaml and the chart
+	$(CARGO) run --locked -q -p weft-operator -- crds --into crds/yaml
+	cp crds/yaml/*.yaml charts/weft/crd/
+
+binaries: ## the static executables that the images carry
+	$(CARGO) build --locked --profile image --target $(TRIPLE) $(addprefix -p ,$(IMAGES))
+
+lab: ## the lab program
+	$(CARGO) build --locked --release -p weft-lab
+
+images: lab binaries ## build the images and load them into the lab that is up
+	$(LAB) images
+
+tools: lab ## build what is cached outside the tree: Kubernetes and the guest's kernel
+	$(LAB) tools
+
+packages: ## install the Debian packages that the tests need (asks first; YES=1 answers)
+	sh e2e/packages.sh
+
+deny: ## licences, advisories, bans (needs cargo-deny)
+	cargo deny check
