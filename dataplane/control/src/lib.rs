@@ -1,10 +1,20 @@
-//! What every Weft pod has beside its bytes: a supervisor as PID 1, and the control link to the
-//! operator (HTTP/1.1 over TLS 1.3, both certificates pinned). The operator's end is here too.
+//! What every data path process shares towards the outside: being PID 1 of its pod, and the
+//! control link with the operator (design section 4, steps 5 and *Pods*).
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `supervisor` | PID 1: starts this binary again as its one child, restarts it, reaps, forwards signals |
-//! | `tls` | self-signed identities, and verifiers that accept one certificate |
-//! | `server` | serves requests to a `Handler`, which sees the peer's certificate |
-//! | `client` | one request to one pinned peer |
-//! | `push` | sends a status when it changes, with back-off, never periodically |
+//! | [`supervisor`] | PID 1: restarts its one child at once, forwards SIGTERM, reaps, parks |
+//! | [`tls`] | self-signed identities, fingerprints, verifiers that accept pinned certificates only |
+//! | [`server`], [`client`] | HTTP/1.1 over TLS 1.3, every size and time bounded |
+//! | [`push`] | a status told once per change, again until it is delivered |
+//!
+//! Nothing here has a timer of its own while there is nothing to do.
+
+pub mod client;
+pub mod push;
+pub mod server;
+pub mod supervisor;
+pub mod tls;
+
+/// Most bytes of a body, both ways: a status of ten thousand slices fits several times.
+pub const MAX_BODY: usize = 1 << 20;
