@@ -1,1 +1,21 @@
-//! (being built)
+//! The cluster tier: Weft installed by its chart into a real cluster on this machine.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`lab`] | the lab program, as a person would call it |
+//! | [`kubectl`] | objects as JSON, waiting on conditions with a deadline |
+//! | [`install`] | images, chart, the examples of `docs/examples` |
+//! | [`pods`] | pods that write, sum and compare |
+//! | [`process`] | processes of a pod on its node, found and killed |
+//! | [`progress`] | one line a step |
+//! | [`tour`] | the scenario of `make demo` |
+//! | [`clean`] | zero left: objects, slices, connections |
+
+pub mod clean;
+pub mod install;
+pub mod kubectl;
+pub mod lab;
+pub mod pods;
+pub mod process;
+pub mod progress;
+pub mod tour;

@@ -1,0 +1,214 @@
+//! With the operator and the API server stopped, while a pod writes: the engine's child killed five
+//! times in a minute, then PID 1 once; the user-space initiator's worker; no I/O error, data right.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::time::{Duration, Instant};
+use weft_e2e_cluster::kubectl::{kubectl, list, name, wait};
+use weft_e2e_cluster::pods::{self, Use};
+use weft_e2e_cluster::process::{Which, node_of, pids_of_container, pod_of};
+use weft_e2e_cluster::progress::{say, step};
+use weft_e2e_cluster::{clean, install, lab, tour};
+
+/// Writes sixteen files over and over, each synced and summed; counts rounds and errors.
+const WRITER: &str = "rm -f /tmp/stop; (i=0; e=0; while [ ! -e /tmp/stop ]; do i=$((i+1)); f=/data/f$((i%16)); \
+    dd if=/dev/urandom of=$f bs=64k count=4 conv=fsync 2>/dev/null || e=$((e+1)); \
+    sha256sum $f > $f.sum || e=$((e+1)); echo $i $e > /tmp/progress; done; touch /tmp/stopped) >/dev/null 2>&1 &";
+
+#[test]
+fn kills_without_operator_and_api_server_cost_no_io_error_on_either_kind_of_node() {
+    install::ready().expect("the lab is up with Weft installed");
+    for node in [tour::USER_SPACE_NODE, tour::KERNEL_NODE] {
+        say(&format!("pod on {node}"));
+        let result = kills_on(node);
+        let restored = restore();
+        result.expect("no I/O error, data right");
+        restored.expect("operator and API server are back");
+    }
+    clean::nothing_left(Duration::from_secs(60)).expect("nothing left");
+}
+
+fn restore() -> Result<()> {
+    lab::run(&["control", "start"])?;
+    kubectl(&[
+        "scale",
+        "deployment/weft-operator",
+        "-n",
+        install::SYSTEM,
+        "--replicas=1",
+    ])?;
+    kubectl(&[
+        "rollout",
+        "status",
+        "deployment/weft-operator",
+        "-n",
+        install::SYSTEM,
+        "--timeout=120s",
+    ])?;
+    Ok(())
+}
+
+/// A pod's container as the node knows it, so that the API server is not needed to find it.
+struct Container {
+    node: String,
+    id: String,
+    name: String,
+}
+
+impl Container {
+    fn of(pod: &Value) -> Result<Self> {
+        let id = pod["status"]["containerStatuses"][0]["containerID"]
+            .as_str()
+            .context("a container id")?;
+        let id = id.rsplit('/').next().unwrap_or_default().to_owned();
+        Ok(Self {
+            node: node_of(pod)?,
+            id,
+            name: name(pod).to_owned(),
+        })
+    }
+
+    fn kill(&self, which: Which) -> Result<()> {
+        let before = pids_of_container(&self.node, &self.id)?;
+        let pid = if which == Which::Child {
+            before.1
+        } else {
+            before.0
+        };
+        lab::on_node(&self.node, &format!("kill -9 {pid}"))?;
+        if which == Which::Child {
+            wait("a new child", Duration::from_secs(10), || {
+                Ok(match pids_of_container(&self.node, &self.id) {
+                    Ok((_, child)) if child != pid => Ok(()),
+                    seen => Err(format!("{seen:?}")),
+                })
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The kubelet has started the container again: a container of this pod with another id lives.
+    fn restarted_by_kubelet(&self) -> Result<()> {
+        wait(
+            "the container started again by the kubelet",
+            Duration::from_secs(60),
+            || {
+                let script = format!(
+                    "ctr -n k8s.io containers ls -q 'labels.\"io.kubernetes.pod.name\"=={}' | while read c; do \
+                 ctr -n k8s.io tasks ls | grep -q \"$c.*RUNNING\" && echo $c; done",
+                    self.name
+                );
+                let live = lab::on_node(&self.node, &script)?;
+                let again = live
+                    .lines()
+                    .any(|id| id != self.id && pids_of_container(&self.node, id).is_ok());
+                Ok(if again { Ok(()) } else { Err(live) })
+            },
+        )
+    }
+}
+
+fn kills_on(node: &str) -> Result<()> {
+    pods::claim("killed", "256Mi", Use::FileSystem, "weft-fast")?;
+    let volume = pods::bound("killed")?;
+    pods::start("killed", node, "killed", Use::FileSystem)?;
+    let engine = Container::of(&pod_of("engine", &volume[..volume.len().min(40)])?)?;
+    let initiator = list("pods", "weft.storage/component=initiator")?
+        .iter()
+        .find(|pod| node_of(pod).is_ok_and(|n| n == node))
+        .map(Container::of)
+        .transpose()?;
+    ensure!(
+        initiator.is_some() == (node != tour::KERNEL_NODE),
+        "a user-space node has an initiator pod, the kernel node none"
+    );
+    pods::shell("killed", WRITER)?;
+    step("operator and API server stopped", || {
+        kubectl(&[
+            "scale",
+            "deployment/weft-operator",
+            "-n",
+            install::SYSTEM,
+            "--replicas=0",
+        ])?;
+        wait("no operator", Duration::from_secs(60), || {
+            let left = list("pods", "app.kubernetes.io/name=weft-operator")?;
+            Ok(if left.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{} pods", left.len()))
+            })
+        })?;
+        lab::run(&["control", "stop"]).map(drop)
+    })?;
+    let began = Instant::now();
+    step("engine's child killed five times within a minute", || {
+        for round in 0..5u32 {
+            engine.kill(Which::Child)?;
+            // Spread over the minute: the pod must have written in between.
+            let next = began + Duration::from_secs(u64::from(round + 1) * 8);
+            wait("the next kill", Duration::from_secs(20), || {
+                Ok(if Instant::now() >= next {
+                    Ok(())
+                } else {
+                    Err(String::new())
+                })
+            })?;
+        }
+        ensure!(
+            began.elapsed() < Duration::from_secs(60),
+            "took {:?}",
+            began.elapsed()
+        );
+        Ok(())
+    })?;
+    step("engine's PID 1 killed; the kubelet starts it again", || {
+        engine.kill(Which::Supervisor)?;
+        engine.restarted_by_kubelet()
+    })?;
+    if let Some(initiator) = &initiator {
+        step("the user-space initiator's worker killed", || {
+            initiator.kill(Which::Child)
+        })?;
+    }
+    step("API server back", restore)?;
+    step(
+        "the pod has gone on writing, without an error, and every sum is right",
+        verify,
+    )?;
+    pods::stop("killed")?;
+    pods::release("killed")
+}
+
+fn verify() -> Result<()> {
+    let before = progress()?;
+    wait("the pod writes", Duration::from_secs(60), || {
+        let now = progress()?;
+        Ok(if now.0 > before.0 + 20 {
+            Ok(())
+        } else {
+            Err(format!("{before:?} {now:?}"))
+        })
+    })?;
+    pods::shell(
+        "killed",
+        "touch /tmp/stop; while [ ! -e /tmp/stopped ]; do sleep 1; done",
+    )?;
+    let (rounds, errors) = progress()?;
+    say(&format!("    {rounds} files written, {errors} errors"));
+    ensure!(errors == 0, "{errors} I/O errors in {rounds} rounds");
+    pods::shell(
+        "killed",
+        "for s in /data/*.sum; do sha256sum -c -s $s || exit 1; done",
+    )
+    .map(drop)
+}
+
+fn progress() -> Result<(u64, u64)> {
+    let text = pods::shell("killed", "cat /tmp/progress")?;
+    let mut numbers = text.split_whitespace().map(str::parse::<u64>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(rounds)), Some(Ok(errors))) => Ok((rounds, errors)),
+        _ => Ok((0, 0)),
+    }
+}
