@@ -202,4 +202,8 @@ pub struct Observed {
     /// Whether the volume is staged on the node.
     #[serde(default)]
     pub staged: bool,
+    /// Whether the node plugin has begun to make a file system and not got to the end yet: what is
+    /// on the volume then is half a file system and nobody's data.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub formatting: bool,
 }
