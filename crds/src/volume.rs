@@ -170,6 +170,9 @@ pub struct VolumeHost {
     /// Writes are refused.
     #[serde(default)]
     pub read_only: bool,
+    /// Generation of the first document that admits it.
+    #[serde(default)]
+    pub document: i64,
 }
 
 /// One slice of the volume.
@@ -201,6 +204,16 @@ pub struct VolumeEngine {
     /// Where hosts connect to: `address:port`; empty while unknown.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub address: String,
+    /// Greatest generation of a document that the engine of this pod has accepted and made durable.
+    #[serde(default)]
+    pub acknowledged: i64,
+    /// Whether it serves, by its own newest word.
+    #[serde(default)]
+    pub serving: bool,
+    /// When the term was raised for this pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Time")]
+    pub since: Option<Time>,
 }
 
 /// A declared path between two ends. Ready only when the real handshake has proven identity and
