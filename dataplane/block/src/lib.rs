@@ -13,12 +13,28 @@
 //!
 //! | disk | file | what |
 //! | --- | --- | --- |
-//! | file or block device | `file.rs` | O_DIRECT, plain preadv/pwritev threads |
-//! | memory | `memory.rs` | for tests and benchmarks |
-//! | fault-injecting | `fault.rs` | wraps any disk; fails, delays, by script |
+//! | [`FileMedium`] | `file.rs` | a file or a block device, held exclusively; O_DIRECT, plain preadv and pwritev |
+//! | [`ThreadedDisk`] | `threaded.rs` | any [`Medium`] as a [`Disk`], on blocking threads that end when idle |
+//! | [`MemoryDisk`] | `memory.rs` | for tests and benchmarks |
+//! | [`FaultDisk`] | `fault.rs` | wraps any disk; fails, lies, delays, holds, by script |
+//! | [`PowerDisk`] | `power.rs` | a medium whose power can be cut at any request |
 
+mod aligned;
 mod disk;
 mod error;
+mod fault;
+mod file;
+mod medium;
+mod memory;
+mod power;
+mod threaded;
 
+pub use aligned::AlignedBuf;
 pub use disk::{BLOCK, Disk, Write};
 pub use error::{DiskError, ErrorKind};
+pub use fault::{Fault, FaultDisk, Operation, Request};
+pub use file::{FileMedium, OpenError};
+pub use medium::Medium;
+pub use memory::MemoryDisk;
+pub use power::PowerDisk;
+pub use threaded::ThreadedDisk;

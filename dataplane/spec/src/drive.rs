@@ -4,7 +4,9 @@ use crate::control::ControlLink;
 use crate::ids::{ClusterUid, DocumentGeneration, DriveUid, FencePair, SliceUid, VolumeUid};
 use crate::keys::Key;
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use uuid::Uuid;
 
 /// The one document of a drive process.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -145,4 +147,40 @@ pub struct SliceStatus {
     pub fence: FencePair,
     /// Live associations that may do I/O.
     pub connections: u32,
+}
+
+/// Opcode of the vendor specific admin command *inspect* (controller to host): answers a
+/// [`SliceInspection`] as JSON, padded with zeros.
+pub const VENDOR_INSPECT: u8 = 0xC2;
+
+/// Opcode of the vendor specific admin command *put document generation* (host to controller):
+/// takes a [`DocumentMark`] as JSON, durable before it is answered.
+pub const VENDOR_PUT_GENERATION: u8 = 0xC1;
+
+/// Answer to *inspect*: what a slice says about itself, and how the drive sees the asking host.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SliceInspection {
+    /// Whose it is.
+    pub volume: VolumeUid,
+    /// The slice.
+    pub slice: SliceUid,
+    /// Bytes.
+    pub size: u64,
+    /// Greatest fence pair heard.
+    pub fence: FencePair,
+    /// Host identifier registered for that pair; nil while none was heard.
+    pub host_id: Uuid,
+    /// Greatest generation of the engine's document that an engine made durable here.
+    pub document_generation: DocumentGeneration,
+    /// Source address of the asking association's admin queue as the drive sees it.
+    pub peer: SocketAddr,
+}
+
+/// Body of *put document generation*.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DocumentMark {
+    /// Of the document that the engine is about to acknowledge.
+    pub generation: DocumentGeneration,
 }

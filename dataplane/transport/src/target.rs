@@ -88,6 +88,8 @@ pub enum VendorError {
     InvalidField,
     /// 06h.
     Internal,
+    /// 83h Reservation Conflict: a newer fence pair is in force, this association is done.
+    Fenced,
 }
 
 /// What a target gives to its peers at most.

@@ -1,0 +1,37 @@
+use crate::{BLOCK, DiskError, ErrorKind, Write};
+
+/// What a disk's bytes are on, seen by a thread that may block. Both the data path (through
+/// [`crate::ThreadedDisk`]) and an embedded store that knows no async use one medium this way.
+///
+/// Addresses, lengths and durability are those of [`crate::Disk`]; a length of zero does nothing.
+pub trait Medium: Send + Sync + std::fmt::Debug + 'static {
+    /// Bytes, a multiple of [`BLOCK`].
+    fn size(&self) -> u64;
+
+    /// Fills `into`.
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), DiskError>;
+
+    /// Writes `data` whole.
+    fn write_at(&self, offset: u64, data: &[u8], mode: Write) -> Result<(), DiskError>;
+
+    /// Makes every write that ended before this call durable.
+    fn flush(&self) -> Result<(), DiskError>;
+
+    /// Makes the range read as zeros; keeps its space.
+    fn zero_at(&self, offset: u64, length: u64) -> Result<(), DiskError>;
+
+    /// Gives the space of the range back if the medium can.
+    fn discard_at(&self, offset: u64, length: u64) -> Result<(), DiskError>;
+}
+
+/// Refuses a request that is not whole blocks inside `size`.
+pub(crate) fn check(what: &str, size: u64, offset: u64, length: u64) -> Result<(), DiskError> {
+    let aligned = offset.is_multiple_of(BLOCK) && length.is_multiple_of(BLOCK);
+    if aligned && offset.checked_add(length).is_some_and(|end| end <= size) {
+        return Ok(());
+    }
+    Err(DiskError::new(
+        ErrorKind::OutOfRange,
+        format!("{what} of {length} bytes at {offset} on a disk of {size} bytes"),
+    ))
+}

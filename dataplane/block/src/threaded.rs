@@ -1,0 +1,71 @@
+use crate::medium::check;
+use crate::{Disk, DiskError, ErrorKind, Medium, Write};
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use std::sync::Arc;
+
+/// A [`Medium`] as a [`Disk`]: each request runs on one of the runtime's blocking threads, whose
+/// number (`max_blocking_threads`) bounds the depth and which end when idle.
+#[derive(Debug)]
+pub struct ThreadedDisk<M: ?Sized>(Arc<M>);
+
+impl<M: Medium + ?Sized> ThreadedDisk<M> {
+    /// Serves `medium`.
+    pub fn new(medium: Arc<M>) -> Self {
+        Self(medium)
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        request: impl FnOnce(&M) -> Result<T, DiskError> + Send + 'static,
+    ) -> Result<T, DiskError> {
+        let medium = self.0.clone();
+        match tokio::task::spawn_blocking(move || request(&medium)).await {
+            Ok(result) => result,
+            Err(error) => {
+                Err(DiskError::new(ErrorKind::Gone, "the I/O thread is gone").caused_by(error))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl<M: Medium + ?Sized> Disk for ThreadedDisk<M> {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    async fn read(&self, offset: u64, into: &mut BytesMut) -> Result<(), DiskError> {
+        check("read", self.size(), offset, into.len() as u64)?;
+        let mut buffer = std::mem::take(into);
+        let (buffer, done) = self
+            .run(move |medium| {
+                let done = medium.read_at(offset, &mut buffer);
+                Ok((buffer, done))
+            })
+            .await?;
+        *into = buffer;
+        done
+    }
+
+    async fn write(&self, offset: u64, data: Bytes, mode: Write) -> Result<(), DiskError> {
+        check("write", self.size(), offset, data.len() as u64)?;
+        self.run(move |medium| medium.write_at(offset, &data, mode))
+            .await
+    }
+
+    async fn flush(&self) -> Result<(), DiskError> {
+        self.run(|medium| medium.flush()).await
+    }
+
+    async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+        check("write zeroes", self.size(), offset, length)?;
+        self.run(move |medium| medium.zero_at(offset, length)).await
+    }
+
+    async fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+        check("discard", self.size(), offset, length)?;
+        self.run(move |medium| medium.discard_at(offset, length))
+            .await
+    }
+}
