@@ -1,0 +1,19 @@
+#!/bin/bash
+# The first process of the sandbox. Its own mounts, its own /proc, an empty /run (so that names
+# of network namespaces and lock files collide with nothing on the machine), a router's network.
+# $1: the file that says "ready".
+set -eu
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+cd /
+mount --make-rprivate /
+mount -t proc proc /proc
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir -p /run/netns /run/lock
+ip link set lo up
+sysctl -qw net.ipv4.ip_forward=1
+echo ready >"$1"
+# bash reaps every orphan of the namespace while it waits.
+while :; do
+    sleep infinity &
+    wait $! || true
+done
