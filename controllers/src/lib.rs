@@ -1,1 +1,15 @@
-//! (being built)
+//! The controllers of Weft: one folder per kind, the same file names in each.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `mod.rs` | what it watches and owns, error policy |
+//! | `plan.rs` | pure: observed objects and a clock in, a plan out; no client, no async |
+//! | `objects.rs` | pure: the pod, Secret, claim a plan asks for |
+//! | `apply.rs` | the only file that writes |
+//! | `status.rs` | pure: conditions and phase from what was observed |
+//! | `tests.rs` | plans as tables |
+//!
+//! A pass is idempotent, writes only differences and waits for nothing: it is run again when
+//! something that it looked at has changed.
+
+pub mod shared;
