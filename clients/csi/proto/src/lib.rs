@@ -2,3 +2,8 @@
 //! (github.com/container-storage-interface/spec, Apache-2.0).
 
 tonic::include_proto!("csi.v1");
+
+/// The kubelet's plugin registration, version 1, from `proto/pluginregistration.proto`.
+pub mod registration {
+    tonic::include_proto!("pluginregistration");
+}

@@ -1,0 +1,502 @@
+//! The kernel's NVMe/TCP initiator: `/dev/nvme-fabrics` and sysfs, no tool in between.
+//!
+//! A volume is found by its subsystem NQN and its UUID, never by the number of a device:
+//! numbers change with every connect. Connections outlive this process, so whatever is done
+//! here first looks at what is there.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+use weft_spec::nqn::HostNqn;
+
+/// Seconds of silence after which the kernel calls a controller lost.
+const KEEP_ALIVE: u32 = 5;
+/// Seconds between attempts to connect again. Without end: I/O waits, and only NodeUnstage
+/// takes the last controller of a device away (Linux fails all I/O without one).
+const RECONNECT_DELAY: u32 = 1;
+/// One I/O queue carries a whole volume; more cost memory on both sides.
+const IO_QUEUES: u32 = 1;
+/// How long the kernel may take to show the namespace of a controller that it connected.
+const SCAN: Duration = Duration::from_secs(20);
+
+/// What went wrong with the kernel's initiator.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// There is no initiator.
+    #[error(
+        "this node's kernel has no NVMe/TCP initiator ({device}: {source}); load the module nvme-tcp, or use attach: UserSpace in the StorageClass"
+    )]
+    Missing {
+        /// The device that was tried.
+        device: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The engine or the kernel refused.
+    #[error(
+        "the kernel could not connect to {address}: {source}; the engine may be starting, and the kernel's log says more"
+    )]
+    Connect {
+        /// The engine.
+        address: SocketAddr,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The kernel connected and shows no such namespace.
+    #[error(
+        "the engine at {address} is connected and its volume did not appear as a block device within {SCAN:?}"
+    )]
+    NoDevice {
+        /// The engine.
+        address: SocketAddr,
+    },
+    /// A controller could not be deleted.
+    #[error("cannot delete NVMe controller {controller}: {source}")]
+    Delete {
+        /// Its name, `nvme3`.
+        controller: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A value that cannot be written into the option string.
+    #[error("{0} cannot be handed to the kernel: it contains a comma or a control character")]
+    Malformed(&'static str),
+}
+
+/// Whom to connect to, and as whom.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The engine.
+    pub address: SocketAddr,
+    /// NQN of the volume's subsystem.
+    pub subsystem: String,
+    /// How this host calls itself.
+    pub host: HostNqn,
+    /// The identifier that goes with that name.
+    pub host_id: Uuid,
+}
+
+/// A controller: one association of the kernel with an engine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Controller {
+    /// Name in /sys/class/nvme, `nvme3`.
+    pub name: String,
+    /// Where it connects to.
+    pub address: Option<SocketAddr>,
+    /// This end's own address, while connected. The kernel tells no port.
+    pub source: Option<String>,
+    /// Whether it is connected now.
+    pub live: bool,
+}
+
+/// The kernel's initiator, by the roots of its interfaces.
+#[derive(Clone, Debug)]
+pub struct KernelInitiator {
+    sys: PathBuf,
+    dev: PathBuf,
+}
+
+impl Default for KernelInitiator {
+    fn default() -> Self {
+        Self {
+            sys: "/sys".into(),
+            dev: "/dev".into(),
+        }
+    }
+}
+
+impl KernelInitiator {
+    fn fabrics(&self) -> PathBuf {
+        self.dev.join("nvme-fabrics")
+    }
+
+    /// Whether the kernel can connect over TCP.
+    pub fn is_usable(&self) -> bool {
+        let has_tcp = || self.sys.join("module/nvme_tcp").exists();
+        if !self.fabrics().exists() {
+            return false;
+        }
+        // Naming a transport makes the kernel load its module before it finds that the
+        // address is missing, so this connects nowhere.
+        has_tcp() || {
+            let options = "transport=tcp,nqn=nqn.2026-11.storage.weft:none";
+            let _refused = self
+                .open_fabrics()
+                .and_then(|mut f| f.write_all(options.as_bytes()));
+            has_tcp()
+        }
+    }
+
+    fn open_fabrics(&self) -> io::Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.fabrics())
+    }
+
+    /// Connects; a controller that is there already for the same address is as good.
+    pub fn connect(&self, target: &Target) -> Result<(), KernelError> {
+        let there = self.controllers(&target.subsystem);
+        if there.iter().any(|c| c.address == Some(target.address)) {
+            return Ok(());
+        }
+        let options = options(target)?;
+        let mut fabrics = self.open_fabrics().map_err(|source| KernelError::Missing {
+            device: self.fabrics().display().to_string(),
+            source,
+        })?;
+        match fabrics.write_all(options.as_bytes()) {
+            Ok(()) => {}
+            Err(e) if rustix::io::Errno::from_io_error(&e) == Some(rustix::io::Errno::ALREADY) => {}
+            Err(source) => {
+                return Err(KernelError::Connect {
+                    address: target.address,
+                    source,
+                });
+            }
+        }
+        // "instance=0,cntlid=1": only that it can be read shows that the kernel is done.
+        let mut answer = [0u8; 256];
+        let _ = fabrics.read(&mut answer);
+        Ok(())
+    }
+
+    /// The controllers of a subsystem, by name.
+    pub fn controllers(&self, subsystem: &str) -> Vec<Controller> {
+        let mut found: Vec<_> = entries(&self.sys.join("class/nvme"))
+            .filter(|dir| attribute(dir, "subsysnqn").as_deref() == Some(subsystem))
+            .filter_map(|dir| {
+                let address = attribute(&dir, "address").unwrap_or_default();
+                Some(Controller {
+                    name: dir.file_name()?.to_str()?.to_owned(),
+                    address: target_address(&address),
+                    source: part(&address, "src_addr").map(str::to_owned),
+                    live: attribute(&dir, "state").as_deref() == Some("live"),
+                })
+            })
+            .collect();
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        found
+    }
+
+    /// The block device of a volume, `nvme0n1`.
+    pub fn device(&self, subsystem: &str, volume: Uuid) -> Option<String> {
+        // With native multipath the device belongs to the subsystem, without to a controller.
+        let owners = ["class/nvme-subsystem", "class/nvme"];
+        owners
+            .iter()
+            .flat_map(|class| entries(&self.sys.join(class)))
+            .filter(|dir| attribute(dir, "subsysnqn").as_deref() == Some(subsystem))
+            .flat_map(|dir| entries(&dir))
+            .filter(|dir| is_device(dir) && has_uuid(dir, volume))
+            .find_map(|dir| Some(dir.file_name()?.to_str()?.to_owned()))
+    }
+
+    /// Waits until the device of a volume is there, with its node in /dev.
+    pub fn wait_for_device(&self, target: &Target, volume: Uuid) -> Result<PathBuf, KernelError> {
+        let end = Instant::now() + SCAN;
+        let mut pause = Duration::from_millis(5);
+        loop {
+            let node = self
+                .device(&target.subsystem, volume)
+                .map(|name| self.dev.join(name));
+            if let Some(node) = node.filter(|node| node.exists()) {
+                return Ok(node);
+            }
+            if Instant::now() > end {
+                return Err(KernelError::NoDevice {
+                    address: target.address,
+                });
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(200));
+        }
+    }
+
+    /// The subsystem that a block device belongs to.
+    pub fn subsystem_of(&self, device: &str) -> Option<String> {
+        let owner = self.sys.join("class/block").join(device).join("device");
+        attribute(&owner, "subsysnqn")
+    }
+
+    /// Ends one association. Returns when the kernel has let go of it.
+    pub fn delete(&self, controller: &Controller) -> Result<(), KernelError> {
+        let file = self
+            .sys
+            .join("class/nvme")
+            .join(&controller.name)
+            .join("delete_controller");
+        match OpenOptions::new()
+            .write(true)
+            .open(file)
+            .and_then(|mut f| f.write_all(b"1"))
+        {
+            Err(error) if is_gone(&error) => Ok(()),
+            other => other.map_err(|source| KernelError::Delete {
+                controller: controller.name.clone(),
+                source,
+            }),
+        }
+    }
+
+    /// Follows a volume to another engine: the new path first, the old ones after it, so that
+    /// the device is never without a controller. True if anything was changed.
+    ///
+    /// The engine of the newer term has fenced the older at the drives before it answers, so
+    /// what the older one still says changes no byte.
+    pub fn follow(&self, target: &Target) -> Result<bool, KernelError> {
+        let before = self.controllers(&target.subsystem);
+        let is_there = |c: &Controller| c.address == Some(target.address);
+        if before.iter().all(is_there) {
+            return Ok(false);
+        }
+        self.connect(target)?;
+        self.wait_until_live(target)?;
+        for old in before.iter().filter(|c| !is_there(c)) {
+            self.delete(old)?;
+        }
+        Ok(true)
+    }
+
+    /// Connects, or follows when there are connections already.
+    pub fn follow_or_connect(&self, target: &Target) -> Result<(), KernelError> {
+        match self.controllers(&target.subsystem).is_empty() {
+            true => self.connect(target),
+            false => self.follow(target).map(drop),
+        }
+    }
+
+    /// This end's own address towards an engine. The kernel tells no port.
+    pub fn source(&self, target: &Target) -> Option<String> {
+        let all = self.controllers(&target.subsystem);
+        all.into_iter()
+            .find(|c| c.address == Some(target.address))?
+            .source
+    }
+
+    fn wait_until_live(&self, target: &Target) -> Result<(), KernelError> {
+        let end = Instant::now() + SCAN;
+        let is_live = |c: &Controller| c.live && c.address == Some(target.address);
+        while !self.controllers(&target.subsystem).iter().any(is_live) {
+            if Instant::now() > end {
+                return Err(KernelError::NoDevice {
+                    address: target.address,
+                });
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+}
+
+/// The option string, as `nvme connect` would write it.
+fn options(target: &Target) -> Result<String, KernelError> {
+    let plain = |what, text: &str| match text.contains(|c: char| c == ',' || c.is_control()) {
+        true => Err(KernelError::Malformed(what)),
+        false => Ok(()),
+    };
+    plain("the subsystem's NQN", &target.subsystem)?;
+    plain("the host's NQN", target.host.expose())?;
+    Ok(format!(
+        "transport=tcp,traddr={},trsvcid={},nqn={},hostnqn={},hostid={},nr_io_queues={IO_QUEUES},\
+         keep_alive_tmo={KEEP_ALIVE},reconnect_delay={RECONNECT_DELAY},ctrl_loss_tmo=-1",
+        target.address.ip(),
+        target.address.port(),
+        target.subsystem,
+        target.host.expose(),
+        target.host_id.hyphenated(),
+    ))
+}
+
+/// `traddr` and `trsvcid` of sysfs' `traddr=10.0.0.1,trsvcid=4420,src_addr=10.0.0.2`.
+fn target_address(text: &str) -> Option<SocketAddr> {
+    let ip = part(text, "traddr")?.parse().ok()?;
+    Some(SocketAddr::new(ip, part(text, "trsvcid")?.parse().ok()?))
+}
+
+fn part<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.split(',')
+        .find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='))
+}
+
+fn entries(dir: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    std::fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+}
+
+fn attribute(dir: &Path, name: &str) -> Option<String> {
+    std::fs::read_to_string(dir.join(name))
+        .ok()
+        .map(|text| text.trim().to_owned())
+}
+
+/// `nvme0n1`, and not the hidden `nvme0c0n1` of one path.
+fn is_device(dir: &Path) -> bool {
+    let name = dir
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    name.strip_prefix("nvme")
+        .and_then(|rest| rest.split_once('n'))
+        .is_some_and(|(subsystem, namespace)| digits(subsystem) && digits(namespace))
+}
+
+fn has_uuid(dir: &Path, volume: Uuid) -> bool {
+    ["uuid", "nguid"]
+        .iter()
+        .filter_map(|name| attribute(dir, name)?.parse::<Uuid>().ok())
+        .any(|uuid| uuid == volume)
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    let errno = rustix::io::Errno::from_io_error(error);
+    matches!(
+        errno,
+        Some(rustix::io::Errno::NOENT | rustix::io::Errno::NODEV | rustix::io::Errno::NXIO)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NQN: &str = "nqn.2026-11.storage.weft:volume:6f0c52d0-0000-4000-8000-000000000001";
+    const UUID: Uuid = Uuid::from_u128(0x6f0c_52d0_0000_4000_8000_0000_0000_0001);
+
+    fn target(address: &str) -> Target {
+        Target {
+            address: address.parse().unwrap(),
+            subsystem: NQN.to_owned(),
+            host: HostNqn::from_wire("nqn.2026-11.storage.weft:host:a:b:1:tag"),
+            host_id: Uuid::from_u128(9),
+        }
+    }
+
+    /// A sysfs with one subsystem, one controller and one device, as Linux 6.12 shows them.
+    fn kernel() -> (tempfile::TempDir, KernelInitiator) {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let controller = "sys/class/nvme/nvme3/";
+        write(&format!("{controller}subsysnqn"), &format!("{NQN}\n"));
+        let address = "traddr=10.1.2.3,trsvcid=4420,src_addr=172.30.4.2\n";
+        write(&format!("{controller}address"), address);
+        write(&format!("{controller}state"), "live\n");
+        write(&format!("{controller}delete_controller"), "");
+        write(&format!("{controller}nvme3c3n1/uuid"), &format!("{UUID}\n"));
+        let subsystem = "sys/class/nvme-subsystem/nvme-subsys3/";
+        write(&format!("{subsystem}subsysnqn"), &format!("{NQN}\n"));
+        write(&format!("{subsystem}nvme3n1/uuid"), &format!("{UUID}\n"));
+        write("dev/nvme3n1", "");
+        write("dev/nvme-fabrics", "");
+        let initiator = KernelInitiator {
+            sys: root.path().join("sys"),
+            dev: root.path().join("dev"),
+        };
+        (root, initiator)
+    }
+
+    #[test]
+    fn the_option_string_is_what_the_kernel_reads() {
+        let expected = format!(
+            "transport=tcp,traddr=fd00::1,trsvcid=4420,nqn={NQN},\
+             hostnqn=nqn.2026-11.storage.weft:host:a:b:1:tag,\
+             hostid=00000000-0000-0000-0000-000000000009,nr_io_queues=1,keep_alive_tmo=5,\
+             reconnect_delay=1,ctrl_loss_tmo=-1"
+        );
+        assert_eq!(options(&target("[fd00::1]:4420")).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_name_with_a_comma_adds_no_option() {
+        let mut evil = target("10.0.0.1:1");
+        evil.subsystem = "a,duplicate_connect".to_owned();
+        assert!(matches!(options(&evil), Err(KernelError::Malformed(_))));
+    }
+
+    #[test]
+    fn a_volume_is_found_by_subsystem_and_uuid() {
+        let (_root, kernel) = kernel();
+        assert_eq!(kernel.device(NQN, UUID).as_deref(), Some("nvme3n1"));
+        assert_eq!(kernel.device(NQN, Uuid::from_u128(1)), None);
+        assert_eq!(kernel.device("other", UUID), None);
+        let node = kernel
+            .wait_for_device(&target("10.1.2.3:4420"), UUID)
+            .unwrap();
+        assert!(node.ends_with("dev/nvme3n1"));
+    }
+
+    #[test]
+    fn a_controller_tells_its_addresses() {
+        let (_root, kernel) = kernel();
+        let expected = Controller {
+            name: "nvme3".to_owned(),
+            address: Some("10.1.2.3:4420".parse().unwrap()),
+            source: Some("172.30.4.2".to_owned()),
+            live: true,
+        };
+        assert_eq!(kernel.controllers(NQN), [expected]);
+        assert_eq!(kernel.controllers("other"), []);
+    }
+
+    #[test]
+    fn a_connect_to_where_a_controller_is_writes_nothing() {
+        let (root, kernel) = kernel();
+        kernel.connect(&target("10.1.2.3:4420")).unwrap();
+        let written = || std::fs::read_to_string(root.path().join("dev/nvme-fabrics")).unwrap();
+        assert_eq!(written(), "");
+        assert!(!kernel.follow(&target("10.1.2.3:4420")).unwrap());
+        kernel.connect(&target("10.1.2.4:4420")).unwrap();
+        assert!(written().starts_with("transport=tcp,traddr=10.1.2.4,trsvcid=4420,"));
+    }
+
+    #[test]
+    fn a_deleted_controller_is_written_to_and_a_missing_one_is_no_error() {
+        let (root, kernel) = kernel();
+        let controller = kernel.controllers(NQN).remove(0);
+        kernel.delete(&controller).unwrap();
+        let file = root.path().join("sys/class/nvme/nvme3/delete_controller");
+        assert_eq!(std::fs::read_to_string(file).unwrap(), "1");
+        kernel
+            .delete(&Controller {
+                name: "nvme9".to_owned(),
+                ..controller
+            })
+            .unwrap();
+    }
+
+    #[test]
+    fn a_node_without_the_device_has_no_initiator() {
+        let root = tempfile::tempdir().unwrap();
+        let kernel = KernelInitiator {
+            sys: root.path().into(),
+            dev: root.path().into(),
+        };
+        assert!(!kernel.is_usable());
+        let error = kernel.connect(&target("10.0.0.1:1")).unwrap_err();
+        assert!(error.to_string().contains("nvme-tcp"), "{error}");
+    }
+
+    #[test]
+    fn only_whole_devices_count() {
+        let table = [
+            ("nvme0n1", true),
+            ("nvme12n34", true),
+            ("nvme0c0n1", false),
+            ("nvme0", false),
+        ];
+        for (name, expected) in table {
+            assert_eq!(is_device(Path::new(name)), expected, "{name}");
+        }
+    }
+}
