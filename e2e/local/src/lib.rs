@@ -1,1 +1,28 @@
-//! (being built)
+//! The local tier: real processes on loopback, killed and stopped.
+//!
+//! Every test has a network and a mount namespace of its own, so ports are fixed and nothing is
+//! left behind; every process dies with the test, however that ends. The tests need root, and
+//! fail when they do not have it.
+//!
+//! Executables come from the directory that `WEFT_BIN` names (`make local` sets it), else from
+//! the directory that the test itself was built into.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`namespace`] | the test thread's own network and mounts |
+//! | [`process`] | a Weft process and its supervisor, killed by number |
+//! | [`setup`] | documents and processes of one drive, one engine, one initiator |
+//! | [`host`] | a host that checks every byte it gets back |
+//! | [`files`] | the same through a file system |
+//! | [`loopdev`] | loop devices with direct I/O |
+//! | [`wire`] | PDUs by hand, also wrong ones |
+//! | [`wait`] | waiting for a condition, never for a time |
+
+pub mod files;
+pub mod host;
+pub mod loopdev;
+pub mod namespace;
+pub mod process;
+pub mod setup;
+pub mod wait;
+pub mod wire;

@@ -1,0 +1,33 @@
+//! The test thread's own network and mounts.
+
+use rustix::mount::MountPropagationFlags;
+use rustix::thread::UnshareFlags;
+use std::process::Command;
+
+/// Gives the calling thread, and every process it starts, a network of its own with nothing but
+/// loopback, and mounts of its own that nobody else sees. Both go when the last user goes.
+///
+/// # Panics
+/// Without root.
+#[expect(unsafe_code, reason = "unshare of the test's own thread")]
+pub fn enter() {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "the local tier mounts file systems and makes networks: run it as root"
+    );
+    // SAFETY: descriptors stay shared; network, mounts and working directory become this thread's.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWNET) }
+        .expect("root can unshare");
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).expect("mounts are this thread's own");
+    let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
+    assert!(up.is_ok_and(|status| status.success()), "`ip link set lo up` (package iproute2)");
+}
+
+/// A current-thread runtime: it stays on the test's thread, and so in its network.
+///
+/// # Panics
+/// When the system has no descriptors left.
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}

@@ -1,0 +1,310 @@
+//! The worker against the real kernel: a real mount (in a mount namespace of the test's own
+//! thread, so nothing can be left behind), a disk in memory. Needs root and /dev/fuse.
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::MountPropagationFlags;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use uuid::Uuid;
+use weft_block::{Disk, ErrorKind, Fault, FaultDisk, MemoryDisk, Operation};
+use weft_initiator::fuse::channel::Channel;
+use weft_initiator::fuse::handshake;
+use weft_initiator::kept::{Keeper, Kept};
+use weft_initiator::path::Path;
+use weft_initiator::volume::Volume;
+use weft_initiator::worker::Worker;
+use weft_spec::ids::{Term, VolumeUid};
+use weft_spec::initiator::{InitiatorStatus, VolumePath};
+use weft_transport::initiator::{ConnectOptions, ReconnectingDisk};
+
+const SIZE: u64 = 16 << 20;
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A file system whose workers come and go.
+struct Mounted {
+    directory: TempDir,
+    device: OwnedFd,
+    disk: Arc<FaultDisk>,
+    memory: Arc<MemoryDisk>,
+    worker: Option<WorkerThread>,
+}
+
+impl Mounted {
+    fn new() -> Self {
+        private_mounts();
+        let directory = tempfile::tempdir().unwrap();
+        let device = handshake::mount(directory.path(), "weft:test").unwrap();
+        let memory = Arc::new(MemoryDisk::new(SIZE));
+        let disk = Arc::new(FaultDisk::new(memory.clone()));
+        let mut mounted = Self { directory, device, disk, memory, worker: None };
+        mounted.start(SIZE);
+        mounted
+    }
+
+    fn start(&mut self, size: u64) {
+        let device = self.device.try_clone().unwrap();
+        self.worker = Some(WorkerThread::start(device, self.disk.clone(), size));
+    }
+
+    /// The worker goes as it does by SIGKILL: nothing is answered any more.
+    fn kill(&mut self) {
+        self.worker.take();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn open_direct(&self) -> std::fs::File {
+        let flags = OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC;
+        rustix::fs::open(self.path("volume"), flags, Mode::empty()).unwrap().into()
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Before the temporary directory is removed: it must not be emptied through FUSE.
+        let _ = handshake::detach(self.directory.path());
+    }
+}
+
+struct WorkerThread {
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl WorkerThread {
+    fn start(device: OwnedFd, disk: Arc<dyn Disk>, size: u64) -> Self {
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let here = VolumePath { term: Term(3), address: ([127, 0, 0, 1], 9).into() };
+                let options = ConnectOptions::new(here.address, "nqn.test", "nqn.host", Uuid::nil());
+                let remote = ReconnectingDisk::start(options, None);
+                let volume = Arc::new(Volume::new(disk, size));
+                let keeper = Keeper::create().unwrap();
+                let kept = Kept { path: here, size };
+                let uid = VolumeUid::random();
+                let path = Arc::new(Path::new(kept, keeper, remote, volume.clone(), uid));
+                let channel = Channel::new(device).unwrap();
+                channel.resend().unwrap();
+                tokio::select! {
+                    _ = Worker::new(channel, volume, path).serve() => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        Self { stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for WorkerThread {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "unshare of the test's own thread")]
+fn private_mounts() {
+    assert!(rustix::process::geteuid().is_root(), "these tests mount file systems: run them as root");
+    // SAFETY: descriptors stay shared; only mounts (and the working directory) become this thread's.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }.unwrap();
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).unwrap();
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(Instant::now() < end, "not within {DEADLINE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Page-aligned bytes, as O_DIRECT of other file systems would ask for.
+fn pattern(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(2).wrapping_add(1);
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
+
+#[test]
+fn what_is_written_with_direct_io_is_on_the_disk_and_reads_back() {
+    let mounted = Mounted::new();
+    let file = mounted.open_direct();
+    assert_eq!(file.metadata().unwrap().len(), SIZE);
+    let data = pattern(5 << 20, 1);
+    file.write_all_at(&data, 8192).unwrap();
+    file.sync_all().unwrap();
+    assert!(mounted.memory.to_bytes()[8192..8192 + data.len()] == data[..]);
+    let mut back = vec![0; data.len()];
+    file.read_exact_at(&mut back, 8192).unwrap();
+    assert!(back == data);
+    let mut tail = vec![0; 8192];
+    assert_eq!(file.read_at(&mut tail, SIZE - 4096).unwrap(), 4096);
+    assert_eq!(file.read_at(&mut tail, SIZE).unwrap(), 0);
+}
+
+#[test]
+fn holes_and_zeroed_ranges_read_as_zeros_and_half_blocks_are_refused() {
+    let mounted = Mounted::new();
+    let file = mounted.open_direct();
+    file.write_all_at(&pattern(1 << 20, 2), 0).unwrap();
+    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    rustix::fs::fallocate(&file, hole, 4096, 65536).unwrap();
+    let zero = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
+    rustix::fs::fallocate(&file, zero, 1 << 19, 65536).unwrap();
+    let bytes = mounted.memory.to_bytes();
+    assert!(bytes[4096..4096 + 65536].iter().all(|byte| *byte == 0));
+    assert!(bytes[1 << 19..(1 << 19) + 65536].iter().all(|byte| *byte == 0));
+    assert!(bytes[..4096].iter().any(|byte| *byte != 0));
+    assert_eq!(rustix::fs::fallocate(&file, hole, 100, 4096), Err(Errno::INVAL));
+    let refused = file.write_at(&[1; 512], 512).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(Errno::INVAL.raw_os_error()));
+    let beyond = file.write_at(&[1; 4096], SIZE).unwrap_err();
+    assert_eq!(beyond.raw_os_error(), Some(Errno::NOSPC.raw_os_error()));
+}
+
+#[test]
+fn an_error_of_the_medium_reaches_the_writer_and_nobody_else() {
+    let mounted = Mounted::new();
+    let file = mounted.open_direct();
+    mounted.disk.script(|request| match request.operation {
+        Operation::Write if request.offset == 4096 => Fault::Fail(ErrorKind::MediaWrite),
+        Operation::Write if request.offset == 8192 => Fault::Fail(ErrorKind::NoSpace),
+        _ => Fault::None,
+    });
+    let block = pattern(4096, 3);
+    file.write_all_at(&block, 0).unwrap();
+    let media = file.write_at(&block, 4096).unwrap_err();
+    assert_eq!(media.raw_os_error(), Some(Errno::IO.raw_os_error()));
+    let full = file.write_at(&block, 8192).unwrap_err();
+    assert_eq!(full.raw_os_error(), Some(Errno::NOSPC.raw_os_error()));
+    file.write_all_at(&block, 12288).unwrap();
+}
+
+#[test]
+fn requests_of_a_killed_worker_are_answered_by_the_next() {
+    let mut mounted = Mounted::new();
+    let file = mounted.open_direct();
+    for round in 0..20u64 {
+        mounted.disk.script(|_| Fault::Hold);
+        let taken = mounted.disk.requests();
+        let data = pattern(3 << 20, 100 + round);
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| file.write_all_at(&data, round * 4096));
+            let reader = scope.spawn(|| file.read_at(&mut [0; 4096], SIZE - 4096));
+            let syncer = scope.spawn(|| file.sync_data());
+            // The write goes out one MiB after the other, so one of its parts is held.
+            until("all three are with the worker", || mounted.disk.requests() >= taken + 3);
+            mounted.kill();
+            mounted.disk.script(|_| Fault::None);
+            assert!(!writer.is_finished() && !reader.is_finished() && !syncer.is_finished());
+            mounted.start(SIZE);
+            writer.join().unwrap().unwrap();
+            assert_eq!(reader.join().unwrap().unwrap(), 4096);
+            syncer.join().unwrap().unwrap();
+        });
+        let from = round as usize * 4096;
+        assert!(mounted.memory.to_bytes()[from..from + data.len()] == data[..], "round {round}");
+    }
+}
+
+#[test]
+fn a_request_that_came_while_there_was_no_worker_waits_for_one() {
+    let mut mounted = Mounted::new();
+    let file = mounted.open_direct();
+    mounted.kill();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| file.write_all_at(&pattern(4096, 4), 0));
+        mounted.start(SIZE);
+        writer.join().unwrap().unwrap();
+    });
+    assert!(mounted.memory.to_bytes()[..4096] == pattern(4096, 4)[..]);
+}
+
+#[test]
+fn a_process_that_waits_for_a_read_can_be_killed() {
+    let mounted = Mounted::new();
+    mounted.disk.script(|_| Fault::Hold);
+    let taken = mounted.disk.requests();
+    let input = std::fs::File::open(mounted.path("volume")).unwrap();
+    let mut reader = std::process::Command::new("cat")
+        .stdin(input)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    until("the read is with the worker", || mounted.disk.requests() > taken);
+    reader.kill().unwrap();
+    until("the reader is gone", || reader.try_wait().unwrap().is_some());
+}
+
+#[test]
+fn a_volume_of_unknown_size_is_absent_and_the_other_files_are_there() {
+    let mut mounted = Mounted::new();
+    mounted.kill();
+    mounted.start(0);
+    let names = |mounted: &Mounted| {
+        let listed = std::fs::read_dir(mounted.directory.path()).unwrap();
+        let mut names: Vec<_> = listed.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&mounted), ["path", "status"]);
+    assert!(!mounted.path("volume").exists());
+    mounted.kill();
+    mounted.start(SIZE);
+    assert_eq!(names(&mounted), ["path", "status", "volume"]);
+    assert!(mounted.path("volume").exists());
+}
+
+#[test]
+fn the_path_is_switched_by_writing_it_and_an_older_term_is_refused() {
+    let mounted = Mounted::new();
+    let status = || -> InitiatorStatus {
+        serde_json::from_slice(&std::fs::read(mounted.path("status")).unwrap()).unwrap()
+    };
+    assert_eq!((status().path.term, status().size), (Term(3), SIZE));
+    let next = VolumePath { term: Term(4), address: "127.0.0.1:10".parse().unwrap() };
+    std::fs::write(mounted.path("path"), serde_json::to_vec(&next).unwrap()).unwrap();
+    assert_eq!(status().path, next);
+    let read: VolumePath =
+        serde_json::from_slice(&std::fs::read(mounted.path("path")).unwrap()).unwrap();
+    assert_eq!(read, next);
+    let older = VolumePath { term: Term(3), ..next };
+    let refused = std::fs::write(mounted.path("path"), serde_json::to_vec(&older).unwrap());
+    assert_eq!(refused.unwrap_err().raw_os_error(), Some(Errno::STALE.raw_os_error()));
+    let garbage = std::fs::write(mounted.path("path"), "there").unwrap_err();
+    assert_eq!(garbage.raw_os_error(), Some(Errno::INVAL.raw_os_error()));
+    assert!(std::fs::write(mounted.path("status"), "x").is_err());
+    assert!(std::fs::write(mounted.path("other"), "x").is_err());
+    assert!(std::fs::remove_file(mounted.path("volume")).is_err());
+}
+
+#[test]
+fn the_mount_of_an_initiator_that_was_killed_whole_is_replaced() {
+    let mut mounted = Mounted::new();
+    mounted.kill();
+    let directory = mounted.directory.path().to_owned();
+    // The last descriptor of the device goes: every use of the mount is ENOTCONN now.
+    let null = rustix::fs::open("/dev/null", OFlags::RDONLY, Mode::empty()).unwrap();
+    drop(std::mem::replace(&mut mounted.device, null));
+    assert_eq!(rustix::fs::stat(&directory).unwrap_err(), Errno::NOTCONN);
+    mounted.device = handshake::mount(&directory, "weft:test").unwrap();
+    mounted.start(SIZE);
+    assert!(mounted.path("volume").exists());
+}
