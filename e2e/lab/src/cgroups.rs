@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 /// Makes the cgroup `path` (relative) in every v1 hierarchy of the machine.
 pub(crate) fn create(path: &str) -> Result<()> {
-    for root in hierarchies() {
+    for root in hierarchies("cgroup") {
         let mut dir = root.clone();
         for part in Path::new(path) {
             let parent = dir.clone();
@@ -22,9 +22,12 @@ pub(crate) fn create(path: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes the cgroup and all below it. What still has processes stays.
+/// Removes the cgroup and all below it, also where a runtime made it unasked (v2). What still has processes stays.
 pub(crate) fn remove(path: &str) {
-    for root in hierarchies() {
+    for root in hierarchies("cgroup")
+        .into_iter()
+        .chain(hierarchies("cgroup2"))
+    {
         remove_tree(&root.join(path));
     }
 }
@@ -53,7 +56,7 @@ fn remove_tree(dir: &Path) {
     }
 }
 
-fn hierarchies() -> Vec<PathBuf> {
+fn hierarchies(kind: &str) -> Vec<PathBuf> {
     let Ok(mounts) = fs::read_to_string("/proc/self/mounts") else {
         return Vec::new();
     };
@@ -62,7 +65,7 @@ fn hierarchies() -> Vec<PathBuf> {
         .filter_map(|line| {
             let mut fields = line.split(' ');
             let target = fields.nth(1)?;
-            (fields.next()? == "cgroup").then(|| PathBuf::from(target))
+            (fields.next()? == kind).then(|| PathBuf::from(target))
         })
         .collect()
 }

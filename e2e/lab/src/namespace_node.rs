@@ -47,7 +47,7 @@ pub(crate) fn boot(node: &Node<'_>) -> Result<()> {
 }
 
 /// SIGSTOP to all processes, until a look finds none that was not there before.
-pub(crate) fn freeze(init: i32) -> Result<()> {
+pub(crate) fn freeze(init: i32) {
     let mut stopped = Vec::new();
     loop {
         let fresh: Vec<Process> = process::tree(init)
@@ -55,7 +55,7 @@ pub(crate) fn freeze(init: i32) -> Result<()> {
             .filter(|p| !stopped.contains(&p.pid))
             .collect();
         if fresh.is_empty() {
-            return Ok(());
+            return;
         }
         for process in fresh {
             process::signal(process.pid, Signal::STOP);
@@ -65,11 +65,10 @@ pub(crate) fn freeze(init: i32) -> Result<()> {
 }
 
 /// SIGCONT to all, the first process last.
-pub(crate) fn thaw(init: i32) -> Result<()> {
+pub(crate) fn thaw(init: i32) {
     for process in process::tree(init).into_iter().rev() {
         process::signal(process.pid, Signal::CONT);
     }
-    Ok(())
 }
 
 /// A program in all namespaces of the node.

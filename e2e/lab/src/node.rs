@@ -75,13 +75,15 @@ impl Node<'_> {
         Ok(())
     }
 
-    /// Freezes every process of the node; its kernel still acknowledges what arrives.
+    /// Freezes every process of the node. The kernel of a node made of namespaces still
+    /// acknowledges what arrives; the guest's is frozen too.
     pub fn stop(&self) -> Result<()> {
         let pid = self.running()?;
         match self.spec.kind {
             NodeKind::Namespace => namespace_node::freeze(pid),
-            NodeKind::Guest => guest_node::freeze(self),
+            NodeKind::Guest => guest_node::freeze(pid),
         }
+        Ok(())
     }
 
     /// Lets a frozen node go on.
@@ -89,11 +91,12 @@ impl Node<'_> {
         let pid = self.running()?;
         match self.spec.kind {
             NodeKind::Namespace => namespace_node::thaw(pid),
-            NodeKind::Guest => guest_node::thaw(self),
+            NodeKind::Guest => guest_node::thaw(pid),
         }
+        Ok(())
     }
 
-    /// Cuts the node's link in the router; the node itself runs on and is told nothing.
+    /// Cuts the node's link in the router; the node runs on, and neither side is told.
     pub fn unplug(&self) -> Result<()> {
         network::unplug(self.sandbox, &self.spec)
     }
@@ -108,10 +111,10 @@ impl Node<'_> {
     /// On the guest only its words and its answer travel; standard input does not.
     pub fn command(&self, argv: &[&str]) -> Result<Command> {
         let pid = self.running()?;
-        match self.spec.kind {
-            NodeKind::Namespace => Ok(namespace_node::command(self, pid, argv)),
+        Ok(match self.spec.kind {
+            NodeKind::Namespace => namespace_node::command(self, pid, argv),
             NodeKind::Guest => guest_node::command(self, argv),
-        }
+        })
     }
 
     /// Runs a program on the node to its end.
@@ -131,6 +134,11 @@ impl Node<'_> {
             self.exec(&["ctr", "-n", "k8s.io", "images", "import", &archive])?;
         }
         Ok(())
+    }
+
+    /// Whether [`Node::unplug`] has cut its link.
+    pub fn is_cut(&self) -> bool {
+        network::is_cut(self.sandbox, &self.spec)
     }
 
     pub(crate) fn cgroup(&self) -> String {
