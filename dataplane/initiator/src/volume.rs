@@ -3,6 +3,11 @@
 //! I/O waits and never fails early: a request that meets a fence, or a disk that has no way to
 //! its volume, is sent again until it gets through. What is answered with an error is what the
 //! medium itself says.
+//!
+//! The loop device on top has blocks of 4096 bytes, so requests are whole blocks, with one
+//! exception: the kernel cuts a long request at the page boundaries of the *caller's memory*, and
+//! where that is not page-aligned the cut goes through a block. Such parts are read, changed and
+//! written, one at a time.
 
 use crate::fuse::abi::{FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE};
 use bytes::{Bytes, BytesMut};
@@ -10,7 +15,7 @@ use rustix::io::Errno;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, RwLock};
 use weft_block::{BLOCK, Disk, DiskError, ErrorKind, Write};
 
 /// Between two attempts of a request that was fenced, when no new path comes.
@@ -22,6 +27,9 @@ pub struct Volume {
     size: AtomicU64,
     /// Why requests are held here, if they are.
     held: Mutex<Option<String>>,
+    /// Whole blocks are written side by side; a part of a block alone, since it is read, changed
+    /// and written.
+    order: RwLock<()>,
     /// Requests that ended with an error.
     failed: AtomicU64,
     /// Told when a new path makes another attempt worth it.
@@ -35,6 +43,7 @@ impl Volume {
             disk,
             size: AtomicU64::new(size),
             held: Mutex::default(),
+            order: RwLock::new(()),
             failed: AtomicU64::new(0),
             path_changed: Notify::new(),
         }
@@ -62,30 +71,33 @@ impl Volume {
 
     /// Reads up to `length` bytes, fewer at the end of the volume.
     pub async fn read(&self, offset: u64, length: u32) -> Result<BytesMut, Errno> {
-        aligned(offset, u64::from(length))?;
         let length = self.size().saturating_sub(offset).min(u64::from(length));
         if length == 0 {
             return Ok(BytesMut::new());
         }
-        let length = usize::try_from(length).map_err(|_| Errno::INVAL)?;
-        loop {
-            let mut into = BytesMut::zeroed(length);
-            match self.disk.read(offset, &mut into).await {
-                Ok(()) => return self.done(into),
-                Err(error) => self.judge(error).await?,
-            }
+        let blocks = Blocks::around(offset, length);
+        let mut whole = self.read_blocks(blocks).await?;
+        if blocks.start != offset {
+            drop(whole.split_to(blocks.before(offset)));
         }
+        whole.truncate(usize::try_from(length).map_err(|_| Errno::INVAL)?);
+        Ok(whole)
     }
 
     /// Writes all of `data`.
     pub async fn write(&self, offset: u64, data: Bytes, mode: Write) -> Result<(), Errno> {
-        self.within(offset, data.len() as u64)?;
-        loop {
-            match self.disk.write(offset, data.clone(), mode).await {
-                Ok(()) => return self.done(()),
-                Err(error) => self.judge(error).await?,
-            }
+        let length = data.len() as u64;
+        self.within(offset, length)?;
+        if aligned(offset, length) {
+            let _beside_others = self.order.read().await;
+            return self.write_blocks(offset, data, mode).await;
         }
+        let _alone = self.order.write().await;
+        let blocks = Blocks::around(offset, length);
+        let mut whole = self.read_blocks(blocks).await?;
+        let from = blocks.before(offset);
+        whole.get_mut(from..from + data.len()).ok_or(Errno::INVAL)?.copy_from_slice(&data);
+        self.write_blocks(blocks.start, whole.freeze(), mode).await
     }
 
     /// Makes what was written durable.
@@ -106,6 +118,47 @@ impl Volume {
             _ => return Err(Errno::OPNOTSUPP),
         }
         self.within(offset, length)?;
+        let end = offset + length;
+        let (first, last) = (offset.next_multiple_of(BLOCK), end - end % BLOCK);
+        if first >= last {
+            return self.write_zeros(offset, end).await;
+        }
+        self.write_zeros(offset, first).await?;
+        self.zero_blocks(first, last - first).await?;
+        self.write_zeros(last, end).await
+    }
+
+    /// Zeros over less than two blocks, for the ends of a range.
+    async fn write_zeros(&self, from: u64, to: u64) -> Result<(), Errno> {
+        if from == to {
+            return Ok(());
+        }
+        let zeros = usize::try_from(to - from).map_err(|_| Errno::INVAL)?;
+        self.write(from, BytesMut::zeroed(zeros).freeze(), Write::Cached).await
+    }
+
+    async fn read_blocks(&self, blocks: Blocks) -> Result<BytesMut, Errno> {
+        let length = usize::try_from(blocks.length).map_err(|_| Errno::INVAL)?;
+        loop {
+            let mut into = BytesMut::zeroed(length);
+            match self.disk.read(blocks.start, &mut into).await {
+                Ok(()) => return self.done(into),
+                Err(error) => self.judge(error).await?,
+            }
+        }
+    }
+
+    async fn write_blocks(&self, offset: u64, data: Bytes, mode: Write) -> Result<(), Errno> {
+        loop {
+            match self.disk.write(offset, data.clone(), mode).await {
+                Ok(()) => return self.done(()),
+                Err(error) => self.judge(error).await?,
+            }
+        }
+    }
+
+    async fn zero_blocks(&self, offset: u64, length: u64) -> Result<(), Errno> {
+        let _beside_others = self.order.read().await;
         loop {
             match self.disk.write_zeroes(offset, length).await {
                 Ok(()) => return self.done(()),
@@ -115,7 +168,6 @@ impl Volume {
     }
 
     fn within(&self, offset: u64, length: u64) -> Result<(), Errno> {
-        aligned(offset, length)?;
         match offset.checked_add(length) {
             Some(end) if end <= self.size() => Ok(()),
             // As a block device says it.
@@ -153,10 +205,27 @@ impl Volume {
     }
 }
 
-/// Every address and length is a multiple of the block: the loop device on top has that block
-/// size, and read-modify-write here would tear what other hosts' blocks promise.
-fn aligned(offset: u64, length: u64) -> Result<(), Errno> {
-    if offset % BLOCK == 0 && length % BLOCK == 0 { Ok(()) } else { Err(Errno::INVAL) }
+fn aligned(offset: u64, length: u64) -> bool {
+    offset % BLOCK == 0 && length % BLOCK == 0
+}
+
+/// The whole blocks that hold a range.
+#[derive(Clone, Copy)]
+struct Blocks {
+    start: u64,
+    length: u64,
+}
+
+impl Blocks {
+    fn around(offset: u64, length: u64) -> Self {
+        let start = offset - offset % BLOCK;
+        Self { start, length: (offset + length).next_multiple_of(BLOCK) - start }
+    }
+
+    /// Bytes of the first block that lie before the range.
+    fn before(self, offset: u64) -> usize {
+        ((offset - self.start) % BLOCK) as usize
+    }
 }
 
 /// What the volume's user is told; `None` for what is waited out.
@@ -177,6 +246,7 @@ mod tests {
     use super::*;
     use async_trait::async_trait;
     use std::collections::VecDeque;
+    use weft_block::{Fault, FaultDisk, MemoryDisk};
 
     /// Answers each request with the next of its list, then with success.
     #[derive(Default)]
@@ -257,14 +327,45 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn half_blocks_are_refused_and_nothing_is_sent() {
-        let (disk, volume) = Scripted::volume(&[]);
-        assert_eq!(volume.read(512, 4096).await.unwrap_err(), Errno::INVAL);
-        assert_eq!(volume.read(0, 512).await.unwrap_err(), Errno::INVAL);
-        let half = block().slice(..2048);
-        assert_eq!(volume.write(0, half, Write::Cached).await, Err(Errno::INVAL));
-        assert_eq!(volume.fallocate(0, 100, FALLOC_PUNCH_HOLE).await, Err(Errno::INVAL));
-        assert_eq!(disk.asked.load(Ordering::Relaxed), 0);
+    async fn parts_of_blocks_change_nothing_beside_them() {
+        let memory = Arc::new(MemoryDisk::new(1 << 20));
+        let volume = Volume::new(memory.clone(), 1 << 20);
+        let mut model = vec![0u8; 1 << 20];
+        for (number, (offset, length)) in
+            [(0, 4096), (100, 50), (4000, 200), (8192, 8191), (12287, 3), (512, 1 << 16)]
+                .into_iter()
+                .enumerate()
+        {
+            let value = number as u8 + 1;
+            model[offset..offset + length].fill(value);
+            let data = Bytes::from(vec![value; length]);
+            volume.write(offset as u64, data, Write::Cached).await.unwrap();
+            assert!(memory.to_bytes() == model, "write {number}");
+            let back = volume.read(offset as u64, length as u32).await.unwrap();
+            assert!(back[..] == model[offset..offset + length], "read {number}");
+        }
+        for (offset, length) in [(4095, 2), (5000, 10), (9000, 30_000), (40960, 4096)] {
+            model[offset..offset + length].fill(0);
+            volume.fallocate(offset as u64, length as u64, FALLOC_PUNCH_HOLE).await.unwrap();
+            assert!(memory.to_bytes() == model, "hole at {offset}");
+        }
+    }
+
+    #[tokio::test]
+    async fn two_parts_of_one_block_written_at_once_are_both_there() {
+        let memory = Arc::new(MemoryDisk::new(1 << 20));
+        let slow = Arc::new(FaultDisk::new(memory.clone()));
+        slow.script(|_| Fault::Delay(Duration::from_millis(1)));
+        let volume = Volume::new(slow, 1 << 20);
+        let half = |value| Bytes::from(vec![value; 2048]);
+        let (one, two, three) = tokio::join!(
+            volume.write(0, half(1), Write::Cached),
+            volume.write(2048, half(2), Write::Cached),
+            volume.write(4096, block(), Write::Cached),
+        );
+        assert_eq!((one, two, three), (Ok(()), Ok(()), Ok(())));
+        let bytes = memory.to_bytes();
+        assert!(bytes[..2048] == half(1)[..] && bytes[2048..4096] == half(2)[..]);
     }
 
     #[tokio::test]

@@ -1,7 +1,9 @@
 //! The worker: answers the kernel's requests until the file system is gone.
 
 use crate::files::{self, Node};
-use crate::fuse::abi::{self, FOPEN_DIRECT_IO, FOPEN_PARALLEL_DIRECT_WRITES, O_ACCMODE, O_DSYNC};
+use crate::fuse::abi::{
+    self, FOPEN_DIRECT_IO, FOPEN_NOFLUSH, FOPEN_PARALLEL_DIRECT_WRITES, O_ACCMODE, O_DSYNC,
+};
 use crate::fuse::channel::{Answer, Buffer, Channel};
 use crate::fuse::request::{Operation, Request};
 use crate::path::Path;
@@ -152,9 +154,9 @@ impl Worker {
     fn open(&self, node: Node, flags: u32) -> Answer {
         let open_flags = match node {
             Node::Root => return Answer::Error(Errno::ISDIR),
-            Node::Volume => FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES,
+            Node::Volume => FOPEN_DIRECT_IO | FOPEN_NOFLUSH | FOPEN_PARALLEL_DIRECT_WRITES,
             Node::Status if flags & O_ACCMODE != 0 => return Answer::Error(Errno::ACCESS),
-            Node::Status | Node::Path => FOPEN_DIRECT_IO,
+            Node::Status | Node::Path => FOPEN_DIRECT_IO | FOPEN_NOFLUSH,
         };
         let mut fh = 0;
         if node != Node::Volume {

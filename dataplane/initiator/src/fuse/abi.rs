@@ -56,6 +56,8 @@ pub mod init {
 
 /// `FOPEN_DIRECT_IO`: no page cache.
 pub const FOPEN_DIRECT_IO: u32 = 1 << 0;
+/// `FOPEN_NOFLUSH`: closing a descriptor asks nothing.
+pub const FOPEN_NOFLUSH: u32 = 1 << 5;
 /// `FOPEN_PARALLEL_DIRECT_WRITES`: writes within the file do not exclude each other.
 pub const FOPEN_PARALLEL_DIRECT_WRITES: u32 = 1 << 6;
 
