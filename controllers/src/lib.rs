@@ -12,4 +12,10 @@
 //! A pass is idempotent, writes only differences and waits for nothing: it is run again when
 //! something that it looked at has changed.
 
+pub mod attachments;
+pub mod drives;
+pub mod fabric;
+pub mod pools;
 pub mod shared;
+pub mod slices;
+pub mod volumes;

@@ -2,6 +2,7 @@
 //! forgotten; conditions carry the truth.
 
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
@@ -44,6 +45,35 @@ impl Events {
     ) {
         self.publish(EventType::Warning, regarding, reason, action, note)
             .await;
+    }
+
+    /// One event for each condition whose status or reason has changed; none for the reasons in
+    /// `quiet`, which are but steps on the way.
+    pub async fn changes(
+        &self,
+        regarding: &ObjectReference,
+        before: &[Condition],
+        after: &[Condition],
+        quiet: &[&str],
+    ) {
+        for condition in after {
+            let same = |c: &&Condition| {
+                c.type_ == condition.type_
+                    && c.status == condition.status
+                    && c.reason == condition.reason
+            };
+            if before.iter().any(|c| same(&c)) || quiet.contains(&condition.reason.as_str()) {
+                continue;
+            }
+            let kind = if condition.status == "True" {
+                EventType::Normal
+            } else {
+                EventType::Warning
+            };
+            let note = condition.message.clone();
+            self.publish(kind, regarding, &condition.reason, &condition.type_, note)
+                .await;
+        }
     }
 
     async fn publish(

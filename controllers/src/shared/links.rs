@@ -201,6 +201,14 @@ impl Links {
         Ok(())
     }
 
+    /// Forgets what a pod said and where it is, because a new one of the same name takes its place.
+    pub fn reset(&self, pod: &str) {
+        if let Some(entry) = self.pods().get_mut(pod) {
+            (entry.link.address, entry.link.status) = (None, None);
+            (entry.client, entry.pull) = (None, None);
+        }
+    }
+
     /// Forgets a pod that is gone: it may push no more.
     pub fn forget(&self, pod: &str) {
         self.pods().remove(pod);
@@ -271,6 +279,13 @@ impl Links {
             serde_json::to_vec(request)?,
         )
         .await?;
+        Ok(serde_json::from_slice(&answer)?)
+    }
+
+    /// Asks a drive for its status now: what it pushed last may be older than what it has answered.
+    pub async fn look_at_drive(&self, drive: DriveUid) -> Result<DriveStatus, LinkError> {
+        let client = self.client(|_, link| link.peer == Peer::Drive(drive))?;
+        let answer = ask(&client, Method::GET, "/status", Vec::new()).await?;
         Ok(serde_json::from_slice(&answer)?)
     }
 
