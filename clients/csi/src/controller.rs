@@ -8,6 +8,7 @@ pub mod answer;
 pub mod parameters;
 mod publish;
 mod volumes;
+mod wanted;
 
 pub use publish::ATTACHMENT;
 

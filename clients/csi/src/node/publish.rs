@@ -253,7 +253,8 @@ mod tests {
                 .unwrap_or_else(|e| panic!("{e}"))
                 .read_only
         );
-        let lacking: [(fn(&mut csi::NodePublishVolumeRequest), Code); 5] = [
+        type Change = fn(&mut csi::NodePublishVolumeRequest);
+        let lacking: [(Change, Code); 5] = [
             (|r| r.volume_id.clear(), Code::InvalidArgument),
             (|r| r.staging_target_path.clear(), Code::FailedPrecondition),
             (|r| r.target_path.clear(), Code::InvalidArgument),

@@ -317,10 +317,8 @@ impl Node {
                 .chain(device)
                 .try_for_each(|device| refuse_if_used(&device))?;
             loops.iter().try_for_each(loopdev::Loop::detach)?;
-            let controllers = subsystem.iter().flat_map(|nqn| kernel.controllers(nqn));
-            controllers
-                .map(|controller| kernel.delete(&controller))
-                .collect::<Result<(), _>>()?;
+            let mut controllers = subsystem.iter().flat_map(|nqn| kernel.controllers(nqn));
+            controllers.try_for_each(|controller| kernel.delete(&controller))?;
             Ok(())
         })
         .await?;
