@@ -1,1 +1,24 @@
-//! (being built)
+//! A drive: the slice store on one medium, and one NVMe/TCP export per slice behind a fence
+//! (design section 5).
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`adopt`] | whether a medium may be used |
+//! | [`superblock`] | who the medium belongs to, and where things are on it |
+//! | [`store`] | slices, their chunks, their I/O |
+//! | [`fence`] | which association may do I/O, checked at each command |
+//! | [`gate`] | who is admitted |
+//! | [`vendor`] | inspect, put document generation |
+//! | [`document`] | reading the document |
+//! | [`process`] | open, serve, close, report |
+//! | [`control`] | the link to the operator |
+
+pub mod adopt;
+pub mod control;
+pub mod document;
+pub mod fence;
+pub mod gate;
+pub mod process;
+pub mod store;
+pub mod superblock;
+pub mod vendor;

@@ -1,0 +1,308 @@
+//! The superblock: two copies in the first MiB, written in turn (on-disk format 0,
+//! `docs/decisions/002-on-disk-format-0.md`).
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use uuid::Uuid;
+use weft_block::{AlignedBuf, DiskError, Medium, Write};
+use weft_spec::ids::{ClusterUid, DocumentGeneration, DriveUid};
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Version of everything on the medium. 0 has no checksums of data, no stamps and no log.
+pub const FORMAT: u32 = 0;
+/// Bytes of a chunk.
+pub const CHUNK: u64 = 64 << 10;
+/// Smallest medium that is worth the metadata.
+pub const SMALLEST: u64 = 32 << 20;
+
+const MAGIC: [u8; 8] = *b"WEFTDRV\0";
+const MIB: u64 = 1 << 20;
+/// Where the two copies are.
+const COPIES: [u64; 2] = [0, CHUNK];
+/// Bytes of metadata that every drive has at least; with a 512th of the medium it is twice what
+/// a full chunk map, its copy-on-write and the store's growth by doubling can take.
+const METADATA_FLOOR: u64 = 16 * MIB;
+const METADATA_SHARE: u64 = 512;
+const BLOCK: usize = weft_block::BLOCK as usize;
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Raw {
+    magic: [u8; 8],
+    /// CRC32C of the whole block with this field zero.
+    checksum: U32,
+    format: U32,
+    counter: U64,
+    drive: [u8; 16],
+    cluster: [u8; 16],
+    chunk: U64,
+    metadata_start: U64,
+    metadata_size: U64,
+    data_start: U64,
+    chunks: U64,
+    metadata_length: U64,
+    document_generation: U64,
+    rest: [u8; BLOCK - 112],
+}
+
+const _: () = assert!(size_of::<Raw>() == BLOCK);
+
+/// Where things are on the medium.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Geometry {
+    /// First byte of the metadata region.
+    pub metadata_start: u64,
+    /// Bytes of the metadata region.
+    pub metadata_size: u64,
+    /// First byte of chunk 0.
+    pub data_start: u64,
+    /// Number of chunks.
+    pub chunks: u64,
+}
+
+impl Geometry {
+    /// The layout of a new drive of `size` bytes, if that is enough.
+    pub fn of(size: u64) -> Option<Self> {
+        let metadata_size = METADATA_FLOOR + size / METADATA_SHARE / MIB * MIB;
+        let data_start = MIB + metadata_size;
+        let chunks = size.checked_sub(data_start)? / CHUNK;
+        let fits = size >= SMALLEST && chunks > 0 && chunks < u64::from(u32::MAX);
+        fits.then_some(Self {
+            metadata_start: MIB,
+            metadata_size,
+            data_start,
+            chunks,
+        })
+    }
+
+    fn is_sane(&self, size: u64) -> bool {
+        let data = self
+            .chunks
+            .checked_mul(CHUNK)
+            .and_then(|data| data.checked_add(self.data_start));
+        let metadata = self.metadata_start.checked_add(self.metadata_size);
+        self.metadata_start >= MIB
+            && self.chunks < u64::from(u32::MAX)
+            && metadata.is_some_and(|end| end <= self.data_start)
+            && data.is_some_and(|end| end <= size)
+    }
+}
+
+/// What the superblock says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Superblock {
+    /// Grows with each write of it.
+    pub counter: u64,
+    /// Whose medium it is.
+    pub drive: DriveUid,
+    /// The cluster that the drive belongs to.
+    pub cluster: ClusterUid,
+    /// Where things are.
+    pub geometry: Geometry,
+    /// Bytes of the metadata region in use.
+    pub metadata_length: u64,
+    /// Greatest document generation accepted.
+    pub document_generation: DocumentGeneration,
+}
+
+/// What the two copies say together.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Copies {
+    /// The newest good one.
+    Good(Superblock),
+    /// Weft's mark is there, in a format that this program does not know.
+    OtherFormat(u32),
+    /// Weft's mark is there, but neither copy is whole.
+    Damaged,
+    /// No mark.
+    None,
+}
+
+impl Superblock {
+    fn encode(&self) -> AlignedBuf {
+        let mut raw = Raw {
+            magic: MAGIC,
+            checksum: 0.into(),
+            format: FORMAT.into(),
+            counter: self.counter.into(),
+            drive: self.drive.0.into_bytes(),
+            cluster: self.cluster.0.into_bytes(),
+            chunk: CHUNK.into(),
+            metadata_start: self.geometry.metadata_start.into(),
+            metadata_size: self.geometry.metadata_size.into(),
+            data_start: self.geometry.data_start.into(),
+            chunks: self.geometry.chunks.into(),
+            metadata_length: self.metadata_length.into(),
+            document_generation: self.document_generation.0.into(),
+            rest: [0; BLOCK - 112],
+        };
+        raw.checksum = digest(raw.as_bytes()).into();
+        AlignedBuf::copy_of(raw.as_bytes())
+    }
+
+    fn decode(block: &[u8], size: u64) -> Copies {
+        let Ok(mut raw) = Raw::read_from_bytes(block) else {
+            return Copies::None;
+        };
+        if raw.magic != MAGIC {
+            return Copies::None;
+        }
+        let checksum = std::mem::take(&mut raw.checksum).get();
+        if digest(raw.as_bytes()) != checksum {
+            return Copies::Damaged;
+        }
+        if raw.format.get() != FORMAT || raw.chunk.get() != CHUNK {
+            return Copies::OtherFormat(raw.format.get());
+        }
+        let geometry = Geometry {
+            metadata_start: raw.metadata_start.get(),
+            metadata_size: raw.metadata_size.get(),
+            data_start: raw.data_start.get(),
+            chunks: raw.chunks.get(),
+        };
+        if !geometry.is_sane(size) || raw.metadata_length.get() > geometry.metadata_size {
+            return Copies::Damaged;
+        }
+        Copies::Good(Self {
+            counter: raw.counter.get(),
+            drive: DriveUid(Uuid::from_bytes(raw.drive)),
+            cluster: ClusterUid(Uuid::from_bytes(raw.cluster)),
+            geometry,
+            metadata_length: raw.metadata_length.get(),
+            document_generation: DocumentGeneration(raw.document_generation.get()),
+        })
+    }
+
+    /// Reads both copies.
+    pub fn read(medium: &dyn Medium) -> Result<Copies, DiskError> {
+        let mut found = Copies::None;
+        for at in COPIES {
+            let mut block = AlignedBuf::zeroed(BLOCK);
+            medium.read_at(at, &mut block)?;
+            found = match (found, Self::decode(&block, medium.size())) {
+                (Copies::Good(a), Copies::Good(b)) => {
+                    Copies::Good(if a.counter > b.counter { a } else { b })
+                }
+                (Copies::Good(a), _) | (_, Copies::Good(a)) => Copies::Good(a),
+                (Copies::OtherFormat(a), _) | (_, Copies::OtherFormat(a)) => Copies::OtherFormat(a),
+                (Copies::Damaged, _) | (_, Copies::Damaged) => Copies::Damaged,
+                (Copies::None, Copies::None) => Copies::None,
+            };
+        }
+        Ok(found)
+    }
+}
+
+/// The superblock of an open drive: what it says, and the one way to change it.
+#[derive(Debug)]
+pub struct Superblocks {
+    medium: Arc<dyn Medium>,
+    now: Mutex<Superblock>,
+}
+
+impl Superblocks {
+    /// Goes on from what was read.
+    pub fn new(medium: Arc<dyn Medium>, now: Superblock) -> Self {
+        Self {
+            medium,
+            now: Mutex::new(now),
+        }
+    }
+
+    /// What it says.
+    pub fn now(&self) -> Superblock {
+        self.lock().clone()
+    }
+
+    /// Changes it; durable when this returns. The older copy is the one written over, so a torn
+    /// write leaves what was there before.
+    pub fn update(&self, change: impl FnOnce(&mut Superblock)) -> Result<(), DiskError> {
+        let mut now = self.lock();
+        let mut next = now.clone();
+        change(&mut next);
+        next.counter = now.counter + 1;
+        let copy = COPIES[usize::from(!next.counter.is_multiple_of(2))];
+        self.medium.write_at(copy, &next.encode(), Write::Durable)?;
+        *now = next;
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Superblock> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn digest(bytes: &[u8]) -> u32 {
+    // CRC32C (RFC 3720) is 32 bits wide; the library answers with the width of its widest.
+    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft_block::MemoryDisk;
+
+    fn new_on(medium: &Arc<MemoryDisk>) -> Superblocks {
+        let now = Superblock {
+            counter: 0,
+            drive: DriveUid::random(),
+            cluster: ClusterUid::random(),
+            geometry: Geometry::of(Medium::size(&**medium)).unwrap(),
+            metadata_length: 0,
+            document_generation: DocumentGeneration(0),
+        };
+        Superblocks::new(medium.clone(), now)
+    }
+
+    #[test]
+    fn the_newest_whole_copy_wins_and_a_torn_one_loses_nothing_older() {
+        let medium = Arc::new(MemoryDisk::new(SMALLEST));
+        let superblocks = new_on(&medium);
+        for generation in 1..=5 {
+            superblocks
+                .update(|now| now.document_generation = DocumentGeneration(generation))
+                .unwrap();
+            assert_eq!(
+                Superblock::read(&*medium).unwrap(),
+                Copies::Good(superblocks.now())
+            );
+        }
+        medium
+            .write_at(COPIES[1], &[0x5a; BLOCK], Write::Cached)
+            .unwrap();
+        let Copies::Good(older) = Superblock::read(&*medium).unwrap() else {
+            panic!("no copy")
+        };
+        assert_eq!((older.document_generation.0, older.counter), (4, 4));
+    }
+
+    #[test]
+    fn a_changed_bit_is_damage_and_no_other_drive() {
+        let medium = Arc::new(MemoryDisk::new(SMALLEST));
+        new_on(&medium).update(|_| ()).unwrap();
+        let mut block = AlignedBuf::zeroed(BLOCK);
+        medium.read_at(COPIES[1], &mut block).unwrap();
+        block[30] ^= 1;
+        medium.write_at(COPIES[1], &block, Write::Cached).unwrap();
+        assert_eq!(Superblock::read(&*medium).unwrap(), Copies::Damaged);
+    }
+
+    #[test]
+    fn a_later_format_is_told_apart_from_damage() {
+        let medium = Arc::new(MemoryDisk::new(SMALLEST));
+        let superblocks = new_on(&medium);
+        let mut raw = Raw::read_from_bytes(&superblocks.now().encode()[..]).unwrap();
+        (raw.format, raw.checksum) = (7.into(), 0.into());
+        raw.checksum = digest(raw.as_bytes()).into();
+        medium.write_at(0, raw.as_bytes(), Write::Cached).unwrap();
+        assert_eq!(Superblock::read(&*medium).unwrap(), Copies::OtherFormat(7));
+    }
+
+    #[test]
+    fn a_drive_of_one_gibibyte_keeps_most_of_it_for_data() {
+        let geometry = Geometry::of(1 << 30).unwrap();
+        assert_eq!(geometry.data_start % MIB, 0);
+        assert!(geometry.chunks * CHUNK > (1 << 30) * 98 / 100);
+        assert_eq!(Geometry::of(SMALLEST - 4096), None);
+    }
+}
