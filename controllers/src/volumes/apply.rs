@@ -1,0 +1,235 @@
+//! The only file of this folder that writes.
+
+use super::objects::{self, Facts};
+use super::plan::{Note, Pass, Plan, Step};
+use super::status::QUIET;
+use crate::shared::context::Context;
+use crate::shared::errors::{Doing, Error, describe};
+use crate::shared::links::Peer;
+use crate::shared::{apply, documents, finalizers};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::{DeleteParams, PostParams};
+use kube::runtime::controller::Action;
+use kube::{Api, Resource, ResourceExt};
+use weft_control::tls::Identity;
+use weft_crds::{Drive, Slice, Volume};
+use weft_spec::engine::EngineDocument;
+use weft_spec::ids::VolumeUid;
+
+/// Seconds for an engine that nobody uses any more.
+const SHORT_GRACE: u32 = 1;
+
+/// Where this controller writes.
+pub struct Writer<'a> {
+    context: &'a Context,
+    volumes: Api<Volume>,
+    slices: Api<Slice>,
+    pods: Api<Pod>,
+    secrets: Api<Secret>,
+}
+
+impl<'a> Writer<'a> {
+    /// For one pass.
+    pub fn new(context: &'a Context) -> Self {
+        let (client, engines) = (&context.client, &context.settings.namespaces.engines);
+        Self {
+            context,
+            volumes: Api::all(client.clone()),
+            slices: Api::all(client.clone()),
+            pods: Api::namespaced(client.clone(), engines),
+            secrets: Api::namespaced(client.clone(), engines),
+        }
+    }
+
+    /// Does what was decided; `drive` is the one near which an engine is best placed.
+    pub async fn perform(
+        &self,
+        volume: &Volume,
+        drive: Option<&Drive>,
+        plan: Plan,
+    ) -> Result<Action, Error> {
+        match plan {
+            Plan::Claim(uid) => {
+                finalizers::claim(&self.volumes, volume, uid.map(|uid| uid.to_string())).await?;
+                Ok(Action::await_change())
+            }
+            Plan::Release => {
+                finalizers::release(&self.volumes, volume).await?;
+                Ok(Action::await_change())
+            }
+            Plan::Pass(pass) => self.pass(volume, drive, *pass).await,
+        }
+    }
+
+    /// The swap first: what follows is computed from exactly the object that it gives back.
+    async fn pass(
+        &self,
+        volume: &Volume,
+        drive: Option<&Drive>,
+        pass: Pass,
+    ) -> Result<Action, Error> {
+        let swapped = self.swap(volume, &pass).await?;
+        for step in &pass.steps {
+            self.step(&swapped, drive, step).await?;
+        }
+        for Note { reason, text } in pass.notes {
+            let regarding = swapped.object_ref(&());
+            self.context
+                .events
+                .normal(&regarding, reason, "Takeover", text)
+                .await;
+        }
+        Ok(pass
+            .again
+            .map_or_else(Action::await_change, Action::requeue))
+    }
+
+    async fn swap(&self, volume: &Volume, pass: &Pass) -> Result<Volume, Error> {
+        let before = volume.status.clone().unwrap_or_default();
+        if volume.status.is_some() && before == pass.status {
+            return Ok(volume.clone());
+        }
+        let mut wanted = volume.clone();
+        wanted.status = Some(pass.status.clone());
+        let swapped = self
+            .volumes
+            .replace_status(&volume.name_any(), &PostParams::default(), &wanted)
+            .await
+            .doing(|| format!("swap the status of {}", describe(volume)))?;
+        let (old, new) = (&before.conditions, &pass.status.conditions);
+        self.context
+            .events
+            .changes(&swapped.object_ref(&()), old, new, QUIET)
+            .await;
+        Ok(swapped)
+    }
+
+    async fn step(&self, volume: &Volume, drive: Option<&Drive>, step: &Step) -> Result<(), Error> {
+        match step {
+            Step::CreateSlice(slice) => apply::create(&self.slices, slice).await.map(drop),
+            Step::StartEngine => self.start_engine(volume, drive).await,
+            Step::WriteDocument(name) => self.write_document(volume, name).await,
+            Step::PutDocument { name, .. } => self.put_document(name).await,
+            Step::DeletePod { name, now } => self.delete_pod(name, *now).await,
+            Step::DeleteSecret(name) => {
+                self.context.links.forget(name);
+                remove(&self.secrets, name, &DeleteParams::background()).await
+            }
+            Step::DeleteSlice(name) => {
+                remove(&self.slices, name, &DeleteParams::background()).await
+            }
+        }
+    }
+
+    /// Only ever called in the pass whose swap has raised the term. When it is cut short, the next
+    /// pass finds a term without a pod and raises again; nothing here is tried twice for one term.
+    async fn start_engine(&self, volume: &Volume, drive: Option<&Drive>) -> Result<(), Error> {
+        let uid = identity(volume)?;
+        let term = volume.status.as_ref().map_or(0, |status| status.term);
+        let place = objects::place(&self.context.settings, volume, uid, term);
+        let shown = Identity::generate(&place.name)
+            .doing(|| format!("make a certificate for pod {}", place.name))?;
+        let link = documents::control_link(self.context, &shown);
+        let document = objects::document(volume, &Facts::of(self.context), link)?;
+        let secret = documents::secret(&place, &document, &[])?;
+        let node = drive.map_or("", |drive| drive.spec.host_export.node.as_str());
+        let pod = objects::pod(&self.context.settings, &self.context.fabric, &place, node);
+        let used = |made: bool| {
+            made.then_some(()).ok_or_else(|| {
+                Error::unusable(
+                    volume,
+                    format!("term {term} was used before; another is raised"),
+                )
+            })
+        };
+        used(apply::create(&self.secrets, &secret).await?)?;
+        // Before the pod exists, so that its first push is accepted.
+        let owner = volume.name_any();
+        self.context
+            .links
+            .register(&place.name, Peer::Engine(uid), &owner, &shown.certificate)
+            .doing(|| format!("read the certificate of pod {}", place.name))?;
+        used(apply::create(&self.pods, &pod).await?)
+    }
+
+    async fn write_document(&self, volume: &Volume, name: &str) -> Result<(), Error> {
+        let Some((mut secret, old)) = self.document(name).await? else {
+            return Ok(());
+        };
+        let Some(link) = old.control.clone() else {
+            return Err(Error::unusable(
+                &secret,
+                "the document names no control link: delete the Secret",
+            ));
+        };
+        let new = objects::document(volume, &Facts::of(self.context), link)?;
+        if new.term != old.term || new.generation <= old.generation {
+            return Ok(());
+        }
+        let place = objects::place(
+            &self.context.settings,
+            volume,
+            new.volume,
+            status_term(volume),
+        );
+        secret.data = documents::secret(&place, &new, &[])?.data;
+        self.secrets
+            .replace(name, &PostParams::default(), &secret)
+            .await
+            .doing(|| format!("write the document of {}", describe(&secret)))?;
+        Ok(())
+    }
+
+    /// What is in the Secret, so that pod and Secret never differ.
+    async fn put_document(&self, name: &str) -> Result<(), Error> {
+        let Some((_, document)) = self.document(name).await? else {
+            return Ok(());
+        };
+        self.context
+            .links
+            .put_document(name, &document)
+            .await
+            .doing(|| format!("put document {} to pod {name}", document.generation))
+    }
+
+    async fn document(&self, name: &str) -> Result<Option<(Secret, EngineDocument)>, Error> {
+        let secret = self
+            .secrets
+            .get_opt(name)
+            .await
+            .doing(|| format!("read Secret {name}"))?;
+        Ok(secret.and_then(|secret| documents::read(&secret).map(|document| (secret, document))))
+    }
+
+    async fn delete_pod(&self, name: &str, now: bool) -> Result<(), Error> {
+        let mut params = DeleteParams::background();
+        if now {
+            params = params.grace_period(SHORT_GRACE);
+        }
+        remove(&self.pods, name, &params).await
+    }
+}
+
+async fn remove<K>(api: &Api<K>, name: &str, params: &DeleteParams) -> Result<(), Error>
+where
+    K: Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    match api.delete(name, params).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Err(error) => Err(error).doing(|| format!("delete {} {name}", K::kind(&()))),
+    }
+}
+
+fn status_term(volume: &Volume) -> i64 {
+    volume.status.as_ref().map_or(0, |status| status.term)
+}
+
+fn identity(volume: &Volume) -> Result<VolumeUid, Error> {
+    super::plan::uid(volume).ok_or_else(|| {
+        Error::unusable(
+            volume,
+            "spec.uid is no UUID: restore the object from a backup",
+        )
+    })
+}

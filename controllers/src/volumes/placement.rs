@@ -1,0 +1,164 @@
+//! Which drive a slice goes to. Pure: candidates in, one name or a refusal out.
+//!
+//! Order of preference, each only to break a tie in the one before: for each node label of
+//! `Pool.spec.spreadBy`, the domain with the fewest slices of the pool's drives; then the
+//! drive with the most room; then the name, so that the same observation always gives the
+//! same answer.
+
+use std::collections::BTreeMap;
+
+/// A drive that the pool selects, as far as placement cares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Name of the Drive object.
+    pub name: String,
+    /// Whether it serves now.
+    pub ready: bool,
+    /// Why it does not, for the message.
+    pub reason: String,
+    /// Labels of the node that it is on.
+    pub node_labels: BTreeMap<String, String>,
+    /// Bytes that slices may be promised: capacity times the pool's overcommit.
+    pub promised_limit: u64,
+    /// Bytes that slices are promised already.
+    pub promised: u64,
+    /// How many slices it holds.
+    pub slices: usize,
+}
+
+impl Candidate {
+    /// Bytes that a new slice may be promised.
+    pub fn room(&self) -> u64 {
+        self.promised_limit.saturating_sub(self.promised)
+    }
+
+    fn domain(&self, key: &str) -> &str {
+        self.node_labels.get(key).map_or("", String::as_str)
+    }
+}
+
+/// Why no drive was chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The pool's selector matches no drive.
+    NoDrive,
+    /// Drives are selected, none is ready.
+    NoneReady(String),
+    /// Ready drives are too full.
+    TooLarge {
+        /// Bytes wanted.
+        asked: u64,
+        /// The drive with the most room.
+        drive: String,
+        /// Its room.
+        room: u64,
+    },
+}
+
+/// Chooses a drive for a slice of `size` bytes.
+pub fn choose<'a>(
+    candidates: &'a [Candidate],
+    spread_by: &[String],
+    size: u64,
+) -> Result<&'a Candidate, Refusal> {
+    if candidates.is_empty() {
+        return Err(Refusal::NoDrive);
+    }
+    let ready = || candidates.iter().filter(|c| c.ready);
+    let Some(roomiest) = ready().max_by_key(|c| c.room()) else {
+        let reasons: Vec<_> = candidates
+            .iter()
+            .take(3)
+            .map(|c| format!("{} ({})", c.name, c.reason))
+            .collect();
+        return Err(Refusal::NoneReady(reasons.join(", ")));
+    };
+    ready()
+        .filter(|c| c.room() >= size)
+        .min_by_key(|c| {
+            let crowd: Vec<usize> = spread_by
+                .iter()
+                .map(|key| slices_in_domain(candidates, key, c.domain(key)))
+                .collect();
+            (crowd, std::cmp::Reverse(c.room()), c.name.clone())
+        })
+        .ok_or_else(|| Refusal::TooLarge {
+            asked: size,
+            drive: roomiest.name.clone(),
+            room: roomiest.room(),
+        })
+}
+
+fn slices_in_domain(candidates: &[Candidate], key: &str, domain: &str) -> usize {
+    candidates
+        .iter()
+        .filter(|c| c.domain(key) == domain)
+        .map(|c| c.slices)
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drive(name: &str, zone: &str, room: u64, slices: usize) -> Candidate {
+        Candidate {
+            name: name.into(),
+            ready: true,
+            reason: String::new(),
+            node_labels: BTreeMap::from([("zone".into(), zone.into())]),
+            promised_limit: room,
+            promised: 0,
+            slices,
+        }
+    }
+
+    fn zones() -> Vec<String> {
+        vec!["zone".into()]
+    }
+
+    #[test]
+    fn the_emptiest_domain_wins_over_the_roomiest_drive() {
+        let drives = [drive("a", "z1", 100, 2), drive("b", "z2", 50, 1)];
+        assert_eq!(choose(&drives, &zones(), 10).unwrap().name, "b");
+    }
+
+    #[test]
+    fn a_domain_counts_the_slices_of_all_its_drives_also_of_those_not_ready() {
+        let mut down = drive("a0", "z1", 10, 5);
+        down.ready = false;
+        let drives = [down, drive("a1", "z1", 100, 0), drive("b", "z2", 50, 1)];
+        assert_eq!(choose(&drives, &zones(), 10).unwrap().name, "b");
+    }
+
+    #[test]
+    fn within_a_domain_the_roomiest_drive_wins_and_then_the_name() {
+        let drives = [
+            drive("b", "z1", 50, 0),
+            drive("a", "z1", 50, 0),
+            drive("c", "z1", 60, 0),
+        ];
+        assert_eq!(choose(&drives, &zones(), 10).unwrap().name, "c");
+        assert_eq!(choose(&drives[..2], &zones(), 10).unwrap().name, "a");
+    }
+
+    #[test]
+    fn a_refusal_tells_the_drive_that_came_closest() {
+        let drives = [drive("a", "z1", 50, 0), drive("b", "z2", 60, 9)];
+        let refusal = Refusal::TooLarge {
+            asked: 70,
+            drive: "b".into(),
+            room: 60,
+        };
+        assert_eq!(choose(&drives, &zones(), 70), Err(refusal));
+        assert_eq!(choose(&[], &zones(), 70), Err(Refusal::NoDrive));
+    }
+
+    #[test]
+    fn drives_that_are_not_ready_are_named_with_their_reason() {
+        let mut down = drive("a", "z1", 50, 0);
+        (down.ready, down.reason) = (false, "ForeignData".into());
+        let refusal = Refusal::NoneReady("a (ForeignData)".into());
+        assert_eq!(choose(&[down], &zones(), 1), Err(refusal));
+    }
+}

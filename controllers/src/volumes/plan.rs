@@ -1,0 +1,648 @@
+//! What a pass over one Volume decides: observed objects and a clock in, a [`Plan`] out.
+//!
+//! Each step is derived from what is observed, never from what an earlier pass meant to do, so
+//! an operator that dies after any single write leaves a state from which the next pass goes on:
+//!
+//! | seen | decided |
+//! | --- | --- |
+//! | no finalizer or no uid | claim: both in one patch |
+//! | no slice, no member | choose a drive, create the slice `<volume>-a` |
+//! | slice allocated, no member | write it into `status.members` |
+//! | member with an address, no live pod of `status.term` | raise the term; in that very pass make its Secret and pod |
+//! | Secret older than `status.documentGeneration` | write the document |
+//! | engine that reports an older document | put the document to it |
+//! | pod of a lower term, the present one serves | delete it |
+//! | Secret of a term without a pod | delete it |
+//! | deleted, nothing attached | pods away, then slices, then the finalizer |
+
+use super::placement::{self, Candidate, Refusal};
+use super::{objects, status};
+use crate::shared::conditions::whole_second;
+use crate::shared::{finalizers, quantity};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use std::net::IpAddr;
+use std::time::Duration;
+use weft_crds::volume::{VolumeEngine, VolumeMember};
+use weft_crds::{Attachment, Drive, Phase, Pool, Slice, Volume, VolumeStatus};
+use weft_spec::engine::{EngineState, EngineStatus};
+use weft_spec::ids::{Term, VolumeUid};
+
+/// How long after its start an engine that never served is given before another term is tried:
+/// else a pod that cannot run would be made again as fast as the API server answers.
+const RETRY_AFTER: SignedDuration = SignedDuration::from_secs(10);
+
+/// Everything that a pass has read.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The volume.
+    pub volume: Volume,
+    /// Slices whose `spec.volume` names it.
+    pub slices: Vec<Slice>,
+    /// The drive of its member, or of its slice while there is no member.
+    pub drive: Option<Drive>,
+    /// What placement needs; read only while there is no slice.
+    pub placement: Option<Placement>,
+    /// Engine pods with the volume's uid.
+    pub pods: Vec<EnginePod>,
+    /// Engine Secrets with the volume's uid.
+    pub secrets: Vec<EngineSecret>,
+    /// Attachments whose `spec.volume` names it.
+    pub attachments: Vec<Attachment>,
+    /// The newest status that an engine has pushed, of whatever term.
+    pub report: Option<EngineStatus>,
+    /// TCP port of engines' targets.
+    pub engine_port: u16,
+    /// The clock.
+    pub now: Timestamp,
+}
+
+/// What placement looks at.
+#[derive(Clone, Debug)]
+pub struct Placement {
+    /// The pool named by the volume; `None` when there is no such pool.
+    pub pool: Option<Pool>,
+    /// Drives that the pool selects.
+    pub drives: Vec<Drive>,
+    /// All nodes.
+    pub nodes: Vec<Node>,
+    /// All slices.
+    pub slices: Vec<Slice>,
+}
+
+/// An engine's pod, as far as a plan cares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnginePod {
+    /// Name, in the engines' namespace.
+    pub name: String,
+    /// From its label.
+    pub term: i64,
+    /// Where it is reached.
+    pub ip: Option<IpAddr>,
+    /// Where it runs; empty while not scheduled.
+    pub node: String,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Why it cannot be counted on.
+    pub trouble: Option<Trouble>,
+    /// What the scheduler or the kubelet says while it does not run.
+    pub waiting: String,
+}
+
+/// Why a pod cannot be counted on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Succeeded or Failed: never runs again.
+    Ended(String),
+    /// The kubelet restarts it with growing pauses.
+    CrashLoop(String),
+    /// Its node is no more.
+    NodeGone,
+    /// Its node does not report.
+    NodeNotReady,
+}
+
+/// An engine's Secret, as far as a plan cares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineSecret {
+    /// Name, that of its pod.
+    pub name: String,
+    /// From its label.
+    pub term: i64,
+    /// Generation of the document in it; 0 when it cannot be read.
+    pub generation: i64,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Plan {
+    /// Put on the finalizer and, if given, the identity; nothing else in this pass.
+    Claim(Option<VolumeUid>),
+    /// Swap the status, then do the steps.
+    Pass(Box<Pass>),
+    /// Everything is gone: take off the finalizer.
+    Release,
+}
+
+/// A status to swap in and what follows from a swap that succeeded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pass {
+    /// The whole status wanted.
+    pub status: VolumeStatus,
+    /// In order.
+    pub steps: Vec<Step>,
+    /// Events, once per change.
+    pub notes: Vec<Note>,
+    /// When to look again although nothing was written and nobody called.
+    pub again: Option<Duration>,
+}
+
+/// An event for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// PascalCase.
+    pub reason: &'static str,
+    /// What and next step.
+    pub text: String,
+}
+
+/// One write after the swap.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Create the slice.
+    CreateSlice(Box<Slice>),
+    /// Create Secret and pod of the term that the swap has raised.
+    StartEngine,
+    /// Bring the present document into the Secret of this name, if it is older there.
+    WriteDocument(String),
+    /// Put the present document to the running engine.
+    PutDocument {
+        /// Pod and Secret.
+        name: String,
+        /// Of the pod.
+        ip: IpAddr,
+    },
+    /// Delete an engine's pod; `now` leaves it no time to serve on.
+    DeletePod {
+        /// Its name.
+        name: String,
+        /// Nobody uses the volume any more.
+        now: bool,
+    },
+    /// Delete an engine's Secret.
+    DeleteSecret(String),
+    /// Delete a slice; its own controller frees it at the drive.
+    DeleteSlice(String),
+}
+
+/// Decides a pass.
+pub fn plan(o: &Observed) -> Plan {
+    let meta = &o.volume.metadata;
+    let deleting = meta.deletion_timestamp.is_some();
+    let claimed = finalizers::has(&o.volume);
+    if deleting && !claimed {
+        return Plan::Pass(Box::new(Pass::of(o)));
+    }
+    let Some(uid) = uid(&o.volume).filter(|_| claimed) else {
+        let fresh = o.volume.spec.uid.is_none().then(VolumeUid::random);
+        return Plan::Claim(fresh);
+    };
+    let mut pass = Pass::of(o);
+    if deleting {
+        pass.forget_hosts_without_attachment(o);
+        let in_use = !o.attachments.is_empty() || !pass.status.hosts.is_empty();
+        if !in_use {
+            return pass.take_down(o);
+        }
+    }
+    pass.run(o, uid);
+    if deleting {
+        status::deleting_but_attached(o, &mut pass.status);
+    }
+    Plan::Pass(Box::new(pass))
+}
+
+/// Identity of a volume, once it has one.
+pub fn uid(volume: &Volume) -> Option<VolumeUid> {
+    volume.spec.uid.as_deref()?.parse().ok()
+}
+
+impl Pass {
+    fn of(o: &Observed) -> Self {
+        Self {
+            status: o.volume.status.clone().unwrap_or_default(),
+            steps: Vec::new(),
+            notes: Vec::new(),
+            again: None,
+        }
+    }
+
+    fn run(&mut self, o: &Observed, uid: VolumeUid) {
+        if self.status.members.is_empty() {
+            match member(o) {
+                Ok(member) => self.status.members.push(member),
+                Err(Missing::Slice) => return self.place(o, uid),
+                Err(Missing::Word(word)) => return status::not_placed(o, &mut self.status, word),
+            }
+        }
+        self.follow_addresses(o);
+        let unknown = self.status.members.iter().find(|m| m.address.is_empty());
+        if let Some(member) = unknown.cloned() {
+            return status::drive_without_address(o, &mut self.status, &member);
+        }
+        self.engine(o, uid);
+        self.documents(o);
+        self.sweep(o);
+        status::settle(o, &mut self.status);
+    }
+
+    fn place(&mut self, o: &Observed, uid: VolumeUid) {
+        let Some(placement) = &o.placement else {
+            return;
+        };
+        match choose(&o.volume, placement) {
+            Ok((drive, pool)) => {
+                let slice = objects::slice(&o.volume, uid, drive, pool);
+                self.steps.push(Step::CreateSlice(Box::new(slice)));
+                status::placing(o, &mut self.status, drive);
+            }
+            Err(word) => status::not_placed(o, &mut self.status, word),
+        }
+    }
+
+    /// A drive's pod has an address of its own each time it is made.
+    fn follow_addresses(&mut self, o: &Observed) {
+        let address = o.drive.as_ref().and_then(drive_address);
+        let (Some(drive), Some(address)) = (&o.drive, address) else {
+            return;
+        };
+        for member in &mut self.status.members {
+            let same = drive.spec.uid.as_deref() == Some(member.drive_uid.as_str());
+            if same && member.address != address {
+                if !member.address.is_empty() {
+                    self.status.document_generation += 1;
+                }
+                member.address.clone_from(&address);
+            }
+        }
+    }
+
+    fn engine(&mut self, o: &Observed, uid: VolumeUid) {
+        let present = present_pod(o, &self.status);
+        self.listen(o, present);
+        let Some(cause) = cause_for_another(o, &self.status, present) else {
+            return;
+        };
+        let served = self.status.engine.as_ref().is_some_and(|e| e.serving);
+        if cause.is_failure() && !served {
+            let since = self.status.engine.as_ref().and_then(|e| e.since.clone());
+            let rest = since.map(|since| RETRY_AFTER - o.now.duration_since(since.0));
+            if let Some(rest) = rest.filter(|rest| rest.is_positive()) {
+                self.again = Some(rest.unsigned_abs());
+                return;
+            }
+        }
+        self.raise(o, uid, &cause);
+    }
+
+    /// Takes over what the engine of the present term reports; another term's word counts nothing.
+    fn listen(&mut self, o: &Observed, present: Option<&EnginePod>) {
+        let Some(engine) = &mut self.status.engine else {
+            return;
+        };
+        if let Some(pod) = present {
+            engine.node.clone_from(&pod.node);
+            engine.address = pod
+                .ip
+                .map(|ip| std::net::SocketAddr::new(ip, o.engine_port).to_string())
+                .unwrap_or_default();
+        }
+        if let Some(report) = o
+            .report
+            .as_ref()
+            .filter(|r| term(r.term) == self.status.term)
+        {
+            engine.acknowledged = number(report.document_generation.0);
+            engine.serving = report.state == EngineState::Serving;
+            self.status.formed |= engine.serving;
+        }
+    }
+
+    /// The one place where a term is raised. The floor takes in every term that anything still
+    /// bears, so that a resource restored from an old backup does not use one twice.
+    fn raise(&mut self, o: &Observed, uid: VolumeUid, cause: &Cause) {
+        let seen = o
+            .pods
+            .iter()
+            .map(|p| p.term)
+            .chain(o.secrets.iter().map(|s| s.term))
+            .chain(o.slices.iter().filter_map(fence_term))
+            .max();
+        self.status.term = self.status.term.max(seen.unwrap_or(0)) + 1;
+        let documents = o.secrets.iter().map(|s| s.generation).max().unwrap_or(0);
+        let reported = o
+            .report
+            .as_ref()
+            .map_or(0, |r| number(r.document_generation.0));
+        let newest = documents.max(reported).max(self.status.document_generation);
+        self.status.document_generation = newest + 1;
+        self.status.engine = Some(VolumeEngine {
+            pod: objects::pod_name(&o.volume, uid, self.status.term),
+            since: Some(Time(whole_second(o.now))),
+            ..VolumeEngine::default()
+        });
+        self.steps.push(Step::StartEngine);
+        self.notes.push(Note {
+            reason: "EngineStarted",
+            text: format!("term {}: {cause}", self.status.term),
+        });
+    }
+
+    fn documents(&mut self, o: &Observed) {
+        if self.steps.contains(&Step::StartEngine) {
+            return;
+        }
+        // A restored backup: what is durable at the slices is newer than the resource.
+        let present = |r: &&EngineStatus| term(r.term) == self.status.term;
+        let reported = o
+            .report
+            .as_ref()
+            .filter(present)
+            .map(|r| number(r.document_generation.0));
+        if let Some(ahead) = reported.filter(|r| *r > self.status.document_generation) {
+            self.status.document_generation = ahead + 1;
+        }
+        let wanted = self.status.document_generation;
+        let Some(pod) = present_pod(o, &self.status) else {
+            return;
+        };
+        if o.secrets
+            .iter()
+            .any(|s| s.name == pod.name && s.generation < wanted)
+        {
+            self.steps.push(Step::WriteDocument(pod.name.clone()));
+        }
+        if let (Some(ip), true) = (pod.ip, reported.is_some_and(|r| r < wanted)) {
+            self.steps.push(Step::PutDocument {
+                name: pod.name.clone(),
+                ip,
+            });
+        }
+    }
+
+    /// What lower terms have left.
+    fn sweep(&mut self, o: &Observed) {
+        let serves = self.status.engine.as_ref().is_some_and(|e| e.serving);
+        for pod in o
+            .pods
+            .iter()
+            .filter(|p| p.term < self.status.term && !p.deleting)
+        {
+            if serves || pod.trouble.is_some() {
+                self.steps.push(Step::DeletePod {
+                    name: pod.name.clone(),
+                    now: false,
+                });
+            }
+        }
+        for secret in o.secrets.iter().filter(|s| s.term < self.status.term) {
+            if o.pods.iter().all(|p| p.name != secret.name) {
+                self.steps.push(Step::DeleteSecret(secret.name.clone()));
+            }
+        }
+    }
+
+    /// A host whose Attachment was torn out by force would hold a deleted volume for ever.
+    fn forget_hosts_without_attachment(&mut self, o: &Observed) {
+        let before = self.status.hosts.len();
+        self.status.hosts.retain(|h| {
+            o.attachments
+                .iter()
+                .any(|a| a.metadata.name.as_ref() == Some(&h.attachment))
+        });
+        if self.status.hosts.len() != before {
+            self.status.document_generation += 1;
+        }
+    }
+
+    fn take_down(mut self, o: &Observed) -> Plan {
+        if o.pods.is_empty() && o.slices.is_empty() {
+            if o.secrets.is_empty() {
+                return Plan::Release;
+            }
+        }
+        for pod in o.pods.iter().filter(|p| !p.deleting) {
+            self.steps.push(Step::DeletePod {
+                name: pod.name.clone(),
+                now: true,
+            });
+        }
+        if o.pods.is_empty() {
+            // Said before any slice goes: the slices' own controller frees none that an engine may use.
+            self.status.engine = None;
+            self.status.wires.clear();
+            for secret in &o.secrets {
+                self.steps.push(Step::DeleteSecret(secret.name.clone()));
+            }
+            for slice in o
+                .slices
+                .iter()
+                .filter(|s| s.metadata.deletion_timestamp.is_none())
+            {
+                self.steps
+                    .extend(slice.metadata.name.clone().map(Step::DeleteSlice));
+            }
+            if o.slices.is_empty() {
+                self.again = Some(Duration::ZERO);
+            }
+        }
+        status::taking_down(o, &mut self.status);
+        Plan::Pass(Box::new(self))
+    }
+}
+
+enum Missing {
+    Slice,
+    Word(status::Word),
+}
+
+/// The member that the slice of this volume makes, once its drive has allocated it.
+fn member(o: &Observed) -> Result<VolumeMember, Missing> {
+    let name = objects::slice_name(&o.volume);
+    let named = |s: &&Slice| s.metadata.name.as_ref() == Some(&name);
+    let Some(slice) = o.slices.iter().find(named) else {
+        return Err(Missing::Slice);
+    };
+    if Some(&slice.spec.volume_uid) != o.volume.spec.uid.as_ref() {
+        return Err(Missing::Word(status::foreign_slice(slice)));
+    }
+    if slice.metadata.deletion_timestamp.is_some() {
+        return Err(Missing::Word(status::slice_leaving(slice)));
+    }
+    let ready = slice
+        .status
+        .as_ref()
+        .is_some_and(|s| s.phase == Phase::Ready);
+    if !ready {
+        return Err(Missing::Word(status::slice_waits(slice)));
+    }
+    Ok(VolumeMember {
+        slice: name,
+        slice_uid: slice.spec.uid.clone(),
+        drive: slice.spec.drive.clone(),
+        drive_uid: slice.spec.drive_uid.clone(),
+        address: String::new(),
+    })
+}
+
+fn choose<'a>(
+    volume: &Volume,
+    placement: &'a Placement,
+) -> Result<(&'a Drive, &'a Pool), status::Word> {
+    let Some(pool) = &placement.pool else {
+        return Err(status::unknown_pool(volume));
+    };
+    let candidates: Vec<Candidate> = placement
+        .drives
+        .iter()
+        .map(|d| candidate(d, pool, placement))
+        .collect();
+    let size = quantity::bytes(&volume.spec.size).unwrap_or(u64::MAX);
+    let refused = |refusal: Refusal| status::refused(volume, refusal);
+    let chosen = placement::choose(&candidates, &pool.spec.spread_by, size).map_err(refused)?;
+    let found = placement
+        .drives
+        .iter()
+        .find(|d| d.metadata.name.as_ref() == Some(&chosen.name));
+    found
+        .map(|drive| (drive, pool))
+        .ok_or_else(|| status::refused(volume, Refusal::NoDrive))
+}
+
+fn candidate(drive: &Drive, pool: &Pool, placement: &Placement) -> Candidate {
+    let status = drive.status.clone().unwrap_or_default();
+    let ready = status.phase == Phase::Ready
+        && drive.metadata.deletion_timestamp.is_none()
+        && drive.spec.uid.is_some();
+    let capacity = status.size.as_ref().and_then(quantity::bytes).unwrap_or(0);
+    let limit = u128::from(capacity) * u128::from(pool.spec.overcommit_percent()) / 100;
+    let here = placement
+        .slices
+        .iter()
+        .filter(|s| drive.metadata.name.as_ref() == Some(&s.spec.drive));
+    let sizes: Vec<u64> = here
+        .map(|s| quantity::bytes(&s.spec.size).unwrap_or(0))
+        .collect();
+    let on_node = |n: &&Node| n.metadata.name.as_ref() == Some(&drive.spec.host_export.node);
+    let node = placement.nodes.iter().find(on_node);
+    Candidate {
+        name: drive.metadata.name.clone().unwrap_or_default(),
+        ready,
+        reason: status::drive_reason(drive),
+        node_labels: node
+            .and_then(|n| n.metadata.labels.clone())
+            .unwrap_or_default(),
+        promised_limit: u64::try_from(limit).unwrap_or(u64::MAX),
+        promised: sizes.iter().fold(0, |sum, size| sum.saturating_add(*size)),
+        slices: sizes.len(),
+    }
+}
+
+/// The pod of the present term.
+pub fn present_pod<'a>(o: &'a Observed, status: &VolumeStatus) -> Option<&'a EnginePod> {
+    let name = &status.engine.as_ref()?.pod;
+    o.pods.iter().find(|p| p.name == *name)
+}
+
+/// Why another engine is started.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The volume's first.
+    First,
+    /// No pod bears the term.
+    NoPod,
+    /// Its Secret was deleted: nothing could be told to it any more.
+    NoSecret,
+    /// The pod is being deleted (a drain, a person).
+    Leaving(String),
+    /// The engine met a newer fence.
+    Parked,
+    /// See there.
+    Trouble(String, Trouble),
+}
+
+impl Cause {
+    /// Whether trying again at once may meet the same failure.
+    fn is_failure(&self) -> bool {
+        matches!(
+            self,
+            Self::Parked | Self::Trouble(_, Trouble::Ended(_) | Trouble::CrashLoop(_))
+        )
+    }
+}
+
+fn cause_for_another(
+    o: &Observed,
+    status: &VolumeStatus,
+    present: Option<&EnginePod>,
+) -> Option<Cause> {
+    if status.term == 0 {
+        return Some(Cause::First);
+    }
+    let Some(pod) = present else {
+        return Some(Cause::NoPod);
+    };
+    if pod.deleting {
+        return Some(Cause::Leaving(pod.name.clone()));
+    }
+    if o.secrets.iter().all(|s| s.name != pod.name) {
+        return Some(Cause::NoSecret);
+    }
+    match &pod.trouble {
+        // The data is on that very node: an engine elsewhere would only wait for it.
+        Some(Trouble::NodeNotReady) if on_drives_node(o, pod) => None,
+        Some(trouble) => Some(Cause::Trouble(pod.name.clone(), trouble.clone())),
+        None => {
+            let parked =
+                |r: &EngineStatus| term(r.term) == status.term && r.state == EngineState::Parked;
+            o.report
+                .as_ref()
+                .is_some_and(parked)
+                .then_some(Cause::Parked)
+        }
+    }
+}
+
+fn on_drives_node(o: &Observed, pod: &EnginePod) -> bool {
+    o.drive
+        .as_ref()
+        .is_some_and(|d| d.spec.host_export.node == pod.node)
+}
+
+/// Address of a drive's target, if it is one.
+pub fn drive_address(drive: &Drive) -> Option<String> {
+    let address = drive.status.as_ref()?.address.clone()?;
+    address
+        .parse::<std::net::SocketAddr>()
+        .is_ok()
+        .then_some(address)
+}
+
+fn fence_term(slice: &Slice) -> Option<i64> {
+    Some(slice.status.as_ref()?.fence.as_ref()?.term)
+}
+
+/// A term as the resource has it.
+pub fn term(term: Term) -> i64 {
+    number(term.0)
+}
+
+/// A counter as the resource has it; beyond what a resource can hold it stays at the end.
+pub fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+impl std::fmt::Display for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::First => f.write_str("the first engine of the volume"),
+            Self::NoPod => f.write_str("no pod bears the term before"),
+            Self::NoSecret => f.write_str("the Secret of the pod before is gone"),
+            Self::Leaving(pod) => write!(f, "pod {pod} is being deleted"),
+            Self::Parked => f.write_str("the engine before was fenced by a newer one"),
+            Self::Trouble(pod, trouble) => write!(f, "pod {pod}: {trouble}"),
+        }
+    }
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ended(why) => write!(f, "it ended ({why})"),
+            Self::CrashLoop(why) => write!(f, "it fails at each start ({why})"),
+            Self::NodeGone => f.write_str("its node is no more"),
+            Self::NodeNotReady => f.write_str("its node does not report"),
+        }
+    }
+}
