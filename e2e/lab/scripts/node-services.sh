@@ -33,7 +33,8 @@ import_images() {
         [ -e "$archive" ] || continue
         stamp=/var/lib/containerd/lab-imported/$(basename "$archive").$(stat -c %Y-%s "$archive")
         [ -e "$stamp" ] && continue
-        ctr -n k8s.io images import "$archive" >>/var/log/images.log 2>&1 && : >"$stamp"
+        ctr -n k8s.io images import "$archive" >>/var/log/images.log 2>&1 || return 1
+        : >"$stamp"
     done
 }
 
@@ -43,7 +44,7 @@ services() {
     ip=$(ip -4 -o addr show scope global | awk 'NR == 1 { sub("/.*", "", $4); print $4 }')
     keep containerd containerd -c "$dir/config/containerd.toml"
     await_containerd
-    import_images "$state/images"
+    import_images "$state/images" || echo "lab: an image could not be imported" >&2
     keep kubelet kubelet --config="$dir/config/kubelet.json" \
         --kubeconfig="$state/pki/$node.kubeconfig" \
         --hostname-override="$node" --node-ip="$ip" --root-dir=/var/lib/kubelet \

@@ -13,7 +13,7 @@ use crate::paths::{Paths, hex};
 use crate::process;
 
 /// The image with a shell and the usual tools, which tests use for their pods.
-pub const BUSYBOX_IMAGE: &str = "weft.lab/busybox:1";
+pub(crate) const BUSYBOX_IMAGE: &str = "weft.lab/busybox:1";
 
 const PAUSE_SOURCE: &str = include_str!("../pause/pause.c");
 
@@ -22,22 +22,29 @@ pub(crate) fn base(paths: &Paths) -> Result<()> {
     fs::create_dir_all(paths.images())?;
     let pause = paths.images().join("pause.tar");
     if !pause.exists() {
-        pack(&pause, PAUSE_IMAGE, &["/pause"], compile_pause)?;
+        pack(&pause, PAUSE_IMAGE, "/pause", compile_pause)?;
     }
     let busybox = paths.images().join("busybox.tar");
     if !busybox.exists() {
-        pack(&busybox, BUSYBOX_IMAGE, &["/bin/sh"], install_busybox)?;
+        pack(&busybox, BUSYBOX_IMAGE, "", install_busybox)?;
     }
     Ok(())
 }
 
-/// Makes a docker archive of one layer, which `fill` puts together in an empty directory.
-pub fn pack(
+/// Makes a docker archive of one layer, which `fill` puts together in an empty directory. It
+/// runs `entry`, or a shell when that is empty.
+pub(crate) fn pack(
     archive: &Path,
     image: &str,
-    command: &[&str],
+    entry: &str,
     fill: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<()> {
+    let mut process = json!({"Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]});
+    if entry.is_empty() {
+        process["Cmd"] = json!(["/bin/sh"]);
+    } else {
+        process["Entrypoint"] = json!([entry]);
+    }
     let work = archive.with_extension("work");
     let _ = fs::remove_dir_all(&work);
     let root = work.join("root");
@@ -45,11 +52,11 @@ pub fn pack(
     fill(&root)?;
     tar(&root, &work.join("layer.tar"), ".")?;
 
-    let layer = hex(&Sha256::digest(fs::read(work.join("layer.tar"))?));
+    let layer = sha256(&work.join("layer.tar"))?;
     let config = json!({
         "architecture": "amd64",
         "os": "linux",
-        "config": {"Cmd": command, "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]},
+        "config": process,
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{layer}")]},
     })
     .to_string();
@@ -83,6 +90,13 @@ fn tar(dir: &Path, archive: &Path, what: &str) -> Result<()> {
     .map(drop)
 }
 
+/// By the system's program: an unoptimized build of this one takes seconds for a large file.
+pub(crate) fn sha256(file: &Path) -> Result<String> {
+    let line = process::run(Command::new("sha256sum").arg(file))?;
+    let digest = line.split_whitespace().next();
+    Ok(digest.context("sha256sum said nothing")?.to_owned())
+}
+
 fn compile_pause(root: &Path) -> Result<()> {
     let target = root.join("pause");
     process::run_with_input(
@@ -111,21 +125,32 @@ fn install_busybox(root: &Path) -> Result<()> {
     fs::write(root.join("etc/group"), "root:x:0:\n").context("cannot write etc/group")
 }
 
-/// Copies archives to where nodes look for them when they boot, and returns the copies.
-pub(crate) fn keep(paths: &Paths, archives: &[PathBuf]) -> Result<Vec<PathBuf>> {
+/// Copies archives to where nodes look for them. A copy keeps the time of its archive, by which
+/// nodes know whether they have imported it.
+pub(crate) fn keep(paths: &Paths, archives: &[PathBuf]) -> Result<()> {
     fs::create_dir_all(paths.images())?;
-    archives
-        .iter()
-        .map(|archive| {
-            let name = archive
-                .file_name()
-                .with_context(|| format!("{} is no file", archive.display()))?;
-            let copy = paths.images().join(name);
-            let unfinished = copy.with_extension("new");
-            fs::copy(archive, &unfinished)
-                .with_context(|| format!("cannot read {}", archive.display()))?;
-            fs::rename(&unfinished, &copy)?;
-            Ok(copy)
-        })
-        .collect()
+    for archive in archives {
+        let name = archive
+            .file_name()
+            .with_context(|| format!("{} is no file", archive.display()))?;
+        let copy = paths.images().join(name).with_extension("tar");
+        let seen = |path: &Path| {
+            let meta = fs::metadata(path).ok()?;
+            Some((meta.len(), meta.modified().ok()?))
+        };
+        if seen(&copy).is_some() && seen(&copy) == seen(archive) {
+            continue;
+        }
+        let unfinished = copy.with_extension("new");
+        fs::copy(archive, &unfinished)
+            .with_context(|| format!("cannot read {}", archive.display()))?;
+        if let Some((_, time)) = seen(archive) {
+            fs::File::options()
+                .write(true)
+                .open(&unfinished)?
+                .set_modified(time)?;
+        }
+        fs::rename(&unfinished, &copy)?;
+    }
+    Ok(())
 }

@@ -170,13 +170,13 @@ impl Lab {
 
     /// Imports docker archives into every node, and into each that boots later.
     pub fn load(&self, archives: &[PathBuf]) -> Result<()> {
-        let copies = images::keep(&self.paths, archives)?;
+        images::keep(&self.paths, archives)?;
         let nodes = self.nodes();
         std::thread::scope(|scope| {
             let imports: Vec<_> = nodes
                 .iter()
                 .filter(|node| node.pid().is_some())
-                .map(|node| scope.spawn(|| node.import(&copies)))
+                .map(|node| scope.spawn(|| node.import()))
                 .collect();
             for import in imports {
                 match import.join() {

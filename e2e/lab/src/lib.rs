@@ -19,8 +19,9 @@
 mod cgroups;
 mod config;
 mod control;
+mod dockerfile;
 mod guest_node;
-pub mod images;
+mod images;
 mod lab;
 mod loops;
 mod namespace_node;
@@ -36,6 +37,7 @@ pub mod tools;
 mod topology;
 
 pub use control::Control;
+pub use dockerfile::{build_images, executables};
 pub use lab::{Lab, Options, down};
 pub use node::Node;
 pub use paths::Paths;

@@ -1,5 +1,6 @@
 //! `weft-lab`: the lab from the command line.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
@@ -56,6 +57,8 @@ enum Verb {
         #[arg(required = true)]
         archives: Vec<PathBuf>,
     },
+    /// Build the images of Weft around its static executables, and load them when the lab is up
+    Images,
     /// Build what is built once and cached: Kubernetes, the guest's kernel
     Tools {
         /// Leave the guest's kernel out
@@ -129,7 +132,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
             })?;
         }
         Verb::Down => weft_lab::down(&Paths::from_env()?)?,
-        Verb::Status => println!("{}", weft_lab::status(&Lab::attach()?)),
+        Verb::Status => print(&weft_lab::status(&Lab::attach()?)),
         Verb::Kubectl(rest) => return pass(Lab::attach()?.kubectl_command(), &rest.words),
         Verb::Helm(rest) => return pass(Lab::attach()?.helm_command(), &rest.words),
         Verb::Run(rest) => {
@@ -162,9 +165,24 @@ fn run(verb: Verb) -> Result<ExitCode> {
             ControlAction::Start => Lab::attach()?.control().start()?,
         },
         Verb::Load { archives } => Lab::attach()?.load(&archives)?,
+        Verb::Images => {
+            let archives = weft_lab::build_images(&Paths::from_env()?)?;
+            match Lab::attach() {
+                Ok(lab) => lab.load(&archives)?,
+                Err(_) => println!("the lab is not up; `weft-lab load` takes these:"),
+            }
+            for archive in archives {
+                println!("{}", archive.display());
+            }
+        }
         Verb::Tools { no_guest } => weft_lab::tools::build(&Paths::from_env()?, !no_guest)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints; a reader that went away is no error.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// Runs a program with this terminal, and ends as it ends.

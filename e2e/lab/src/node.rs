@@ -127,13 +127,22 @@ impl Node<'_> {
         process::run(&mut self.command(argv)?)
     }
 
-    /// Imports archives into the node's containerd.
-    pub fn import(&self, archives: &[std::path::PathBuf]) -> Result<()> {
-        for archive in archives {
-            let archive = archive.to_string_lossy();
-            self.exec(&["ctr", "-n", "k8s.io", "images", "import", &archive])?;
-        }
-        Ok(())
+    /// Imports what lies in the lab's image directory and is new to this node.
+    pub(crate) fn import(&self) -> Result<()> {
+        let script = r#"set -e; . "$1/bin/node-services"; import_images "$1/images""#;
+        let state = self.paths.state().to_string_lossy();
+        self.exec(&["bash", "-c", script, "import", &state])
+            .with_context(|| {
+                format!(
+                    "{} did not take an image; see {}",
+                    self.spec.name,
+                    self.paths
+                        .node(&self.spec.name)
+                        .join("log/images.log")
+                        .display()
+                )
+            })
+            .map(drop)
     }
 
     /// Whether [`Node::unplug`] has cut its link.
