@@ -19,3 +19,6 @@ pub mod pools;
 pub mod shared;
 pub mod slices;
 pub mod volumes;
+
+#[cfg(test)]
+mod testing;

@@ -304,18 +304,10 @@ fn detach(o: &Observed) -> Plan {
 
 impl Pass {
     fn clean(mut self, o: &Observed, node_reports: bool) -> Plan {
-        if let Some(pod) = &o.pod {
-            if !pod.deleting {
-                self.after.push(Step::DeletePod(pod.name.clone()));
-            }
-        }
-        if let Some(name) = self
-            .status
-            .initiator_pod
-            .clone()
-            .filter(|_| o.pod.is_some())
-        {
-            self.after.push(Step::DeleteBudget(name));
+        // The budget goes first: a pass cut short in between finds the pod and does both again.
+        if let Some(pod) = o.pod.as_ref().filter(|pod| !pod.deleting) {
+            self.after.push(Step::DeleteBudget(pod.name.clone()));
+            self.after.push(Step::DeletePod(pod.name.clone()));
         }
         if let Some(secret) = &o.secret {
             self.after.push(Step::DeleteSecret(secret.name.clone()));

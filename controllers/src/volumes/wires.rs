@@ -196,13 +196,23 @@ fn from_host(
                 status.term
             ),
         ),
+        // By address alone: the kernel tells no port, and a connection made anew has another one
+        // before the node has said so.
         Some(_) => judge_ends(
             observed.identity.as_deref(),
             &wanted,
-            observed.source.as_deref(),
-            seen_source.as_deref(),
+            observed.source.as_deref().map(host_part).as_deref(),
+            seen.and_then(|s| s.source)
+                .map(|a| a.ip().to_string())
+                .as_deref(),
         ),
     };
     wire.source_seen_by_target = seen_source;
     wire
+}
+
+/// The address of `address` or `address:port`.
+fn host_part(end: &str) -> String {
+    end.parse::<std::net::SocketAddr>()
+        .map_or_else(|_| end.to_owned(), |a| a.ip().to_string())
 }
