@@ -51,7 +51,10 @@ pub struct Node {
     /// Where the initiator pods mount their directories.
     initiators: PathBuf,
     sys: PathBuf,
-    locks: Locks,
+    /// One call per volume; the next is told to come again.
+    calls: Locks,
+    /// Whoever changes what a volume has on this node, calls and [`follow`] alike, in turn.
+    hands: Locks,
 }
 
 impl Node {
@@ -62,7 +65,8 @@ impl Node {
             kernel: KernelInitiator::default(),
             initiators,
             sys: "/sys".into(),
-            locks: Locks::default(),
+            calls: Locks::default(),
+            hands: Locks::default(),
         }
     }
 
@@ -74,9 +78,10 @@ impl Node {
         volume: &str,
         work: impl Future<Output = Result<T, Status>> + Send + 'static,
     ) -> Result<T, Status> {
-        let guard = self.locks.take(volume)?;
+        let call = self.calls.take(volume)?;
+        let (hands, volume) = (self.hands.clone(), volume.to_owned());
         let task = tokio::spawn(async move {
-            let _guard = guard;
+            let _both = (call, hands.wait(&volume).await);
             work.await
         });
         task.await

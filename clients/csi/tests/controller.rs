@@ -4,7 +4,6 @@ mod support;
 
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::time::Duration;
 use support::Api;
 use tonic::{Code, Request, Status};
 use weft_csi::controller::Controller;
@@ -345,9 +344,13 @@ async fn a_detach_waits_until_the_right_is_taken_back() {
         .await;
     assert_eq!(code(again), Code::Aborted);
     let release = async {
-        tokio::time::timeout(Duration::from_secs(1), std::future::pending::<()>())
-            .await
-            .ok();
+        let asked = || {
+            api.writes()
+                .iter()
+                .filter(|call| *call == "DELETE attachments")
+                .count()
+        };
+        support::eventually("the second call's deletion", || asked() == 2).await;
         api.release("attachments", &name);
     };
     let (done, ()) = tokio::join!(

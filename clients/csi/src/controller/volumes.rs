@@ -125,10 +125,19 @@ impl Controller {
                 attachment.metadata.name.as_deref().unwrap_or_default(),
             )));
         }
+        // The admission policy refuses while a host is listed, and the list is a moment behind
+        // the last Attachment.
+        let unlisted = |now: Option<&Volume>| {
+            now.and_then(|v| v.status.as_ref())
+                .is_none_or(|status| status.hosts.is_empty())
+        };
+        if !unlisted(Some(&volume)) {
+            until(&self.volumes, name, end, unlisted).await;
+        }
         match self.volumes.delete(name, &DeleteParams::default()).await {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
-            // The admission policy: attached since the look above, or not yet seen detached.
+            // The policy: attached since the look above.
             Err(kube::Error::Api(status)) if matches!(status.code, 403 | 422) => {
                 return Err(Status::failed_precondition(status.message.clone()));
             }

@@ -43,6 +43,9 @@ impl From<NodeError> for Status {
             NodeError::Fs(
                 FsError::Occupied { .. } | FsError::BlankReadOnly | FsError::TooSmall { .. },
             ) => Self::failed_precondition(text),
+            NodeError::Mount(MountError::InUse { .. }) | NodeError::Loop(LoopError::InUse(_)) => {
+                Self::failed_precondition(text)
+            }
             NodeError::Mount(MountError::Option(_)) => Self::invalid_argument(text),
             NodeError::Mount(_) | NodeError::Loop(_) | NodeError::Fs(_) => Self::internal(text),
         }

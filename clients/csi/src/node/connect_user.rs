@@ -142,6 +142,17 @@ impl UserInitiator {
         }
     }
 
+    /// An error once this time is over.
+    pub fn refuse_after(&self, end: Instant) -> Result<(), UserError> {
+        match Instant::now() > end {
+            true => Err(UserError::Absent {
+                pod: self.pod.clone(),
+                source: io::ErrorKind::TimedOut.into(),
+            }),
+            false => Ok(()),
+        }
+    }
+
     /// Tells it where the volume is now. True if that was news. A lower term than the one it
     /// has is never told: it comes from a status that was read too early.
     pub fn follow(&self, path: VolumePath) -> Result<bool, UserError> {

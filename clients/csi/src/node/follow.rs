@@ -8,6 +8,7 @@ use super::Node;
 use super::blocking;
 use super::connect_user::UserInitiator;
 use crate::attachments::{Admission, Changes, Way};
+use crate::locks::Guard;
 use futures::StreamExt;
 use kube::ResourceExt;
 use std::collections::HashMap;
@@ -70,35 +71,52 @@ impl Node {
     }
 
     async fn follow_once(&self, volume: &str, admission: &Admission) -> Result<(), Status> {
-        let _guard = self.locks.wait(volume).await;
-        // Unstaged while this waited for its turn: what is not there must not be connected.
-        let now = self.attachments.seen(&admission.name);
-        if now.is_none_or(|now| !is_staged(&now)) {
-            return Ok(());
-        }
-        let (source, identity) = match &admission.way {
-            Way::Kernel { .. } => self.follow_kernel(admission).await?,
+        let ends = match &admission.way {
+            Way::Kernel { .. } => {
+                let hands = self.hands.wait(volume).await;
+                // Unstaged meanwhile: what is not there must not be connected.
+                if !self.is_staged_now(&admission.name).await? {
+                    return Ok(());
+                }
+                self.follow_kernel(admission, hands).await?
+            }
+            // Telling an initiator that is about to go does no harm.
             Way::UserSpace { pod } => {
-                let initiator = UserInitiator::new(&self.initiators, pod);
-                self.follow_user(admission, initiator).await?
+                self.follow_user(admission, UserInitiator::new(&self.initiators, pod))
+                    .await?
             }
         };
+        let (source, identity) = ends;
         let observed = Observed {
             source,
             identity,
             ..admission.observed.clone()
         };
-        if observed != admission.observed {
-            self.attachments.report(&admission.name, &observed).await?;
+        if observed == admission.observed {
+            return Ok(());
         }
-        Ok(())
+        let _hands = self.hands.wait(volume).await;
+        match self.is_staged_now(&admission.name).await? {
+            true => self.attachments.report(&admission.name, &observed).await,
+            false => Ok(()),
+        }
     }
 
-    async fn follow_kernel(&self, admission: &Admission) -> Result<Ends, Status> {
+    /// By the API server: the watch may not have brought yet what an unstage just wrote.
+    async fn is_staged_now(&self, name: &str) -> Result<bool, Status> {
+        Ok(self
+            .attachments
+            .get(name)
+            .await?
+            .is_some_and(|now| is_staged(&now)))
+    }
+
+    async fn follow_kernel(&self, admission: &Admission, hands: Guard) -> Result<Ends, Status> {
         let target = self.target(admission).await?;
         let (kernel, uid) = (self.kernel.clone(), admission.uid.0);
-        let what = "the kernel did not reach the engine";
-        blocking::within(PATIENCE, what, move || {
+        blocking::run(move || {
+            // Held as long as the kernel is at work, also when nobody waits for it any more.
+            let _hands = hands;
             // Staged with no controller is a node that was started anew: NodeStage connects.
             if kernel.controllers(&target.subsystem).is_empty() {
                 return Ok((None, None));

@@ -175,8 +175,12 @@ impl Node {
         let patience = end.saturating_duration_since(Instant::now());
         let what = "the initiator pod did not answer";
         let work = move || {
-            let status = initiator.wait_until_ready(uid, std::time::Instant::now() + patience)?;
+            let started = std::time::Instant::now();
+            let status = initiator.wait_until_ready(uid, started + patience)?;
             initiator.follow(path)?;
+            // A read that hung for longer than the caller waited: somebody else may be at work
+            // on this volume by now.
+            initiator.refuse_after(started + patience + ALIVE / 2)?;
             let owner = Owner {
                 node: &node,
                 volume: &volume,
