@@ -18,8 +18,11 @@ pub enum Node {
 }
 
 /// Files and their names.
-const FILES: [(Node, &str); 3] =
-    [(Node::Volume, "volume"), (Node::Status, "status"), (Node::Path, "path")];
+const FILES: [(Node, &str); 3] = [
+    (Node::Volume, "volume"),
+    (Node::Status, "status"),
+    (Node::Path, "path"),
+];
 
 /// How long the kernel may believe in a name (seconds): names do not change.
 const NAME_VALID: u64 = 3600;
@@ -34,7 +37,9 @@ const DT_REG: u32 = 8;
 impl Node {
     /// By the kernel's number.
     pub fn from_id(id: u64) -> Option<Self> {
-        [Self::Root, Self::Volume, Self::Status, Self::Path].into_iter().find(|node| node.id() == id)
+        [Self::Root, Self::Volume, Self::Status, Self::Path]
+            .into_iter()
+            .find(|node| node.id() == id)
     }
 
     /// The kernel's number.
@@ -49,7 +54,10 @@ impl Node {
 
     /// A file of the directory.
     pub fn lookup(name: &[u8]) -> Option<Self> {
-        FILES.iter().find(|(_, known)| known.as_bytes() == name).map(|(node, _)| *node)
+        FILES
+            .iter()
+            .find(|(_, known)| known.as_bytes() == name)
+            .map(|(node, _)| *node)
     }
 
     fn mode(self) -> u32 {
@@ -84,7 +92,10 @@ impl Node {
 
     /// Answer to `stat`. Never cached: the size may have grown.
     pub fn attributes(self, size: u64) -> abi::AttrOut {
-        abi::AttrOut { attr: self.attr(size), ..Default::default() }
+        abi::AttrOut {
+            attr: self.attr(size),
+            ..Default::default()
+        }
     }
 }
 
@@ -161,7 +172,10 @@ mod tests {
 
     #[test]
     fn a_volume_of_unknown_size_is_not_listed() {
-        let seen: Vec<_> = names(&listing(0, 4096, false)).into_iter().map(|(name, _)| name).collect();
+        let seen: Vec<_> = names(&listing(0, 4096, false))
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
         assert_eq!(seen, [".", "..", "status", "path"]);
     }
 

@@ -62,8 +62,14 @@ impl Keeper {
 /// Where to begin: what was kept, unless the document is of a newer term.
 pub fn begin(document: VolumePath, kept: Option<Kept>) -> Kept {
     match kept {
-        None => Kept { path: document, size: 0 },
-        Some(kept) if document.term > kept.path.term => Kept { path: document, ..kept },
+        None => Kept {
+            path: document,
+            size: 0,
+        },
+        Some(kept) if document.term > kept.path.term => Kept {
+            path: document,
+            ..kept
+        },
         Some(kept) => kept,
     }
 }
@@ -74,26 +80,44 @@ mod tests {
     use weft_spec::ids::Term;
 
     fn path(term: u64) -> VolumePath {
-        VolumePath { term: Term(term), address: "127.0.0.1:4420".parse().unwrap() }
+        VolumePath {
+            term: Term(term),
+            address: "127.0.0.1:4420".parse().unwrap(),
+        }
     }
 
     #[test]
     fn the_newest_of_several_stores_is_loaded() {
         let keeper = Keeper::create().unwrap();
         assert_eq!(keeper.load(), None);
-        let long = Kept { path: path(u64::MAX), size: u64::MAX };
+        let long = Kept {
+            path: path(u64::MAX),
+            size: u64::MAX,
+        };
         keeper.store(&long).unwrap();
-        let short = Kept { path: path(1), size: 0 };
+        let short = Kept {
+            path: path(1),
+            size: 0,
+        };
         keeper.store(&short).unwrap();
         assert_eq!(keeper.load(), Some(short));
     }
 
     #[test]
     fn a_document_that_a_secret_mount_shows_late_does_not_undo_a_switch() {
-        let kept = Kept { path: path(5), size: 4096 };
+        let kept = Kept {
+            path: path(5),
+            size: 4096,
+        };
         assert_eq!(begin(path(4), Some(kept)), kept);
         assert_eq!(begin(path(5), Some(kept)), kept);
-        assert_eq!(begin(path(6), Some(kept)), Kept { path: path(6), size: 4096 });
+        assert_eq!(
+            begin(path(6), Some(kept)),
+            Kept {
+                path: path(6),
+                size: 4096
+            }
+        );
         assert_eq!(begin(path(4), None).size, 0);
     }
 }

@@ -59,6 +59,8 @@ fn supervise(document: &InitiatorDocument) -> anyhow::Result<ExitCode> {
     let code = supervisor::run(supervisor::Options { keep_fds });
     // A worker that ended in order has unmounted; after any other end the name goes, at least.
     let _gone_already = handshake::detach(&document.mount_point);
+    // Only an empty directory goes; whatever else lies there is not ours.
+    let _not_empty = std::fs::remove_dir(&document.mount_point);
     Ok(code)
 }
 

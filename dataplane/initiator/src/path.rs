@@ -47,12 +47,21 @@ impl Path {
         volume: Arc<Volume>,
         uid: VolumeUid,
     ) -> Self {
-        Self { kept: Mutex::new(kept), keeper, disk, volume, uid }
+        Self {
+            kept: Mutex::new(kept),
+            keeper,
+            disk,
+            volume,
+            uid,
+        }
     }
 
     /// What `path` reads as.
     pub fn present(&self) -> VolumePath {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).path
+        self.kept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .path
     }
 
     /// What a write to `path` does. The same term with another address is a pod that got a new
@@ -62,12 +71,18 @@ impl Path {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if next.term < kept.path.term {
             let present = kept.path.term;
-            return Err(SwitchError::Older { offered: next.term, present });
+            return Err(SwitchError::Older {
+                offered: next.term,
+                present,
+            });
         }
         if next == kept.path {
             return Ok(());
         }
-        let changed = Kept { path: next, ..*kept };
+        let changed = Kept {
+            path: next,
+            ..*kept
+        };
         self.keeper.store(&changed)?;
         *kept = changed;
         tracing::info!(term = %next.term, address = %next.address, "volume moved");
@@ -79,7 +94,13 @@ impl Path {
     /// What `status` reads as.
     pub fn status(&self) -> InitiatorStatus {
         let state = self.disk.state().borrow().clone();
-        status(self.uid, self.present(), self.volume.size(), self.volume.held(), state)
+        status(
+            self.uid,
+            self.present(),
+            self.volume.size(),
+            self.volume.held(),
+            state,
+        )
     }
 
     /// Follows the association: keeps a size that grew, and logs each change, for ever.
@@ -133,7 +154,9 @@ fn status(
          heard of it yet"
             .to_owned()
     } else {
-        state.reason.unwrap_or_else(|| format!("connecting to {}", state.address))
+        state
+            .reason
+            .unwrap_or_else(|| format!("connecting to {}", state.address))
     };
     InitiatorStatus {
         version: DOCUMENT_VERSION,
@@ -154,7 +177,10 @@ mod tests {
     use weft_transport::initiator::ConnectOptions;
 
     fn path(term: u64, port: u16) -> VolumePath {
-        VolumePath { term: Term(term), address: SocketAddr::from(([127, 0, 0, 1], port)) }
+        VolumePath {
+            term: Term(term),
+            address: SocketAddr::from(([127, 0, 0, 1], port)),
+        }
     }
 
     fn state() -> PathState {
@@ -174,29 +200,51 @@ mod tests {
         let options = ConnectOptions::new(path(3, 1).address, "nqn.test", "nqn.host", Uuid::nil());
         let disk = ReconnectingDisk::start(options, None);
         let volume = Arc::new(Volume::new(disk.clone(), 0));
-        let kept = Kept { path: path(3, 1), size: 0 };
+        let kept = Kept {
+            path: path(3, 1),
+            size: 0,
+        };
         let keeper = Keeper::create().unwrap();
-        (Path::new(kept, keeper, disk, volume.clone(), VolumeUid::random()), volume)
+        (
+            Path::new(kept, keeper, disk, volume.clone(), VolumeUid::random()),
+            volume,
+        )
     }
 
     #[tokio::test]
     async fn a_path_of_a_lower_term_changes_nothing() {
         let (begun, _volume) = begun();
         let older = serde_json::to_vec(&path(2, 2)).unwrap();
-        assert!(matches!(begun.switch(&older), Err(SwitchError::Older { .. })));
-        assert!(matches!(begun.switch(b"{}"), Err(SwitchError::Malformed(_))));
+        assert!(matches!(
+            begun.switch(&older),
+            Err(SwitchError::Older { .. })
+        ));
+        assert!(matches!(
+            begun.switch(b"{}"),
+            Err(SwitchError::Malformed(_))
+        ));
         assert_eq!(begun.present(), path(3, 1));
     }
 
     #[tokio::test]
     async fn a_taken_path_and_a_greater_size_reach_the_next_worker() {
         let (begun, volume) = begun();
-        begun.switch(&serde_json::to_vec(&path(3, 9)).unwrap()).unwrap();
-        begun.switch(&serde_json::to_vec(&path(4, 2)).unwrap()).unwrap();
+        begun
+            .switch(&serde_json::to_vec(&path(3, 9)).unwrap())
+            .unwrap();
+        begun
+            .switch(&serde_json::to_vec(&path(4, 2)).unwrap())
+            .unwrap();
         begun.grow(8192);
         begun.grow(4096);
         assert_eq!(volume.size(), 8192);
-        assert_eq!(begun.keeper.load(), Some(Kept { path: path(4, 2), size: 8192 }));
+        assert_eq!(
+            begun.keeper.load(),
+            Some(Kept {
+                path: path(4, 2),
+                size: 8192
+            })
+        );
     }
 
     #[test]
@@ -207,9 +255,15 @@ mod tests {
         };
         assert_eq!(ask(None, state()), "");
         assert_eq!(ask(Some("fenced"), state()), "fenced");
-        let away = PathState { connected: false, ..state() };
+        let away = PathState {
+            connected: false,
+            ..state()
+        };
         assert!(ask(None, away.clone()).contains("127.0.0.1:1"));
-        let revoked = PathState { invalid_host: true, ..away };
+        let revoked = PathState {
+            invalid_host: true,
+            ..away
+        };
         assert!(ask(None, revoked).contains("Attachment"));
     }
 }

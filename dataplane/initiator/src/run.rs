@@ -68,8 +68,13 @@ pub async fn run(document: InitiatorDocument, session: Session) -> Result<(), Ru
     options.data_digest = document.data_digest;
     let disk = ReconnectingDisk::start(options, None);
     let volume = Arc::new(Volume::new(disk.clone(), begin.size));
-    let path =
-        Arc::new(Path::new(begin, session.keeper, disk.clone(), volume.clone(), document.volume));
+    let path = Arc::new(Path::new(
+        begin,
+        session.keeper,
+        disk.clone(),
+        volume.clone(),
+        document.volume,
+    ));
     tracing::info!(
         attachment = %document.attachment, volume = %document.volume, host = %document.host,
         term = %begin.path.term, address = %begin.path.address,
@@ -115,7 +120,9 @@ async fn leave(mount_point: PathBuf) -> Result<(), RunError> {
             Ok(()) | Err(Errno::INVAL | Errno::NOENT) => return Ok(()),
             Err(Errno::BUSY | Errno::AGAIN) => {
                 if !told {
-                    tracing::info!("asked to end while the volume is in use: serving until it is not");
+                    tracing::info!(
+                        "asked to end while the volume is in use: serving until it is not"
+                    );
                     told = true;
                 }
                 tokio::time::sleep(pause).await;
@@ -146,6 +153,10 @@ mod tests {
         });
         assert!(refused(&newer.to_string()).contains("has version 9"));
         let missing = load(FilePath::new("/no/such/document.json")).unwrap_err();
-        assert!(missing.to_string().contains("cannot read the document /no/such"));
+        assert!(
+            missing
+                .to_string()
+                .contains("cannot read the document /no/such")
+        );
     }
 }

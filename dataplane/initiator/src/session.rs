@@ -39,7 +39,10 @@ impl Session {
 
     /// Gives the descriptors away for good, in the order that [`Session::inherited`] expects.
     pub fn into_fds(self) -> Vec<RawFd> {
-        vec![self.device.into_raw_fd(), self.keeper.into_fd().into_raw_fd()]
+        vec![
+            self.device.into_raw_fd(),
+            self.keeper.into_fd().into_raw_fd(),
+        ]
     }
 
     /// The session that a supervisor handed to this process; `None` without a supervisor.
@@ -55,7 +58,10 @@ impl Session {
     }
 }
 
-#[expect(unsafe_code, reason = "descriptors handed over by number by the supervisor")]
+#[expect(
+    unsafe_code,
+    reason = "descriptors handed over by number by the supervisor"
+)]
 fn take(fd: RawFd) -> Result<OwnedFd, SessionError> {
     if fd <= 2 {
         return Err(SessionError::Inherited);

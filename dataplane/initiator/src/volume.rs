@@ -61,7 +61,10 @@ impl Volume {
 
     /// Why requests are held although the disk is there.
     pub fn held(&self) -> Option<String> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Lets held requests try again.
@@ -96,7 +99,10 @@ impl Volume {
         let blocks = Blocks::around(offset, length);
         let mut whole = self.read_blocks(blocks).await?;
         let from = blocks.before(offset);
-        whole.get_mut(from..from + data.len()).ok_or(Errno::INVAL)?.copy_from_slice(&data);
+        whole
+            .get_mut(from..from + data.len())
+            .ok_or(Errno::INVAL)?
+            .copy_from_slice(&data);
         self.write_blocks(blocks.start, whole.freeze(), mode).await
     }
 
@@ -134,7 +140,8 @@ impl Volume {
             return Ok(());
         }
         let zeros = usize::try_from(to - from).map_err(|_| Errno::INVAL)?;
-        self.write(from, BytesMut::zeroed(zeros).freeze(), Write::Cached).await
+        self.write(from, BytesMut::zeroed(zeros).freeze(), Write::Cached)
+            .await
     }
 
     async fn read_blocks(&self, blocks: Blocks) -> Result<BytesMut, Errno> {
@@ -206,7 +213,7 @@ impl Volume {
 }
 
 fn aligned(offset: u64, length: u64) -> bool {
-    offset % BLOCK == 0 && length % BLOCK == 0
+    offset.is_multiple_of(BLOCK) && length.is_multiple_of(BLOCK)
 }
 
 /// The whole blocks that hold a range.
@@ -219,7 +226,10 @@ struct Blocks {
 impl Blocks {
     fn around(offset: u64, length: u64) -> Self {
         let start = offset - offset % BLOCK;
-        Self { start, length: (offset + length).next_multiple_of(BLOCK) - start }
+        Self {
+            start,
+            length: (offset + length).next_multiple_of(BLOCK) - start,
+        }
     }
 
     /// Bytes of the first block that lie before the range.
@@ -258,7 +268,10 @@ mod tests {
     impl Scripted {
         fn volume(answers: &[ErrorKind]) -> (Arc<Self>, Volume) {
             let answers = Mutex::new(answers.iter().copied().collect());
-            let disk = Arc::new(Self { answers, asked: AtomicU64::new(0) });
+            let disk = Arc::new(Self {
+                answers,
+                asked: AtomicU64::new(0),
+            });
             (disk.clone(), Volume::new(disk, 1 << 20))
         }
 
@@ -331,22 +344,34 @@ mod tests {
         let memory = Arc::new(MemoryDisk::new(1 << 20));
         let volume = Volume::new(memory.clone(), 1 << 20);
         let mut model = vec![0u8; 1 << 20];
-        for (number, (offset, length)) in
-            [(0, 4096), (100, 50), (4000, 200), (8192, 8191), (12287, 3), (512, 1 << 16)]
-                .into_iter()
-                .enumerate()
+        for (number, (offset, length)) in [
+            (0, 4096),
+            (100, 50),
+            (4000, 200),
+            (8192, 8191),
+            (12287, 3),
+            (512, 1 << 16),
+        ]
+        .into_iter()
+        .enumerate()
         {
             let value = number as u8 + 1;
             model[offset..offset + length].fill(value);
             let data = Bytes::from(vec![value; length]);
-            volume.write(offset as u64, data, Write::Cached).await.unwrap();
+            volume
+                .write(offset as u64, data, Write::Cached)
+                .await
+                .unwrap();
             assert!(memory.to_bytes() == model, "write {number}");
             let back = volume.read(offset as u64, length as u32).await.unwrap();
             assert!(back[..] == model[offset..offset + length], "read {number}");
         }
         for (offset, length) in [(4095, 2), (5000, 10), (9000, 30_000), (40960, 4096)] {
             model[offset..offset + length].fill(0);
-            volume.fallocate(offset as u64, length as u64, FALLOC_PUNCH_HOLE).await.unwrap();
+            volume
+                .fallocate(offset as u64, length as u64, FALLOC_PUNCH_HOLE)
+                .await
+                .unwrap();
             assert!(memory.to_bytes() == model, "hole at {offset}");
         }
     }
@@ -371,11 +396,20 @@ mod tests {
     #[tokio::test]
     async fn a_read_ends_at_the_end_and_a_write_does_not_pass_it() {
         let (_disk, volume) = Scripted::volume(&[]);
-        assert_eq!(volume.read((1 << 20) - 4096, 1 << 20).await.unwrap().len(), 4096);
+        assert_eq!(
+            volume.read((1 << 20) - 4096, 1 << 20).await.unwrap().len(),
+            4096
+        );
         assert_eq!(volume.read(1 << 20, 4096).await.unwrap().len(), 0);
-        assert_eq!(volume.write(1 << 20, block(), Write::Cached).await, Err(Errno::NOSPC));
+        assert_eq!(
+            volume.write(1 << 20, block(), Write::Cached).await,
+            Err(Errno::NOSPC)
+        );
         let end = u64::MAX - 4095;
-        assert_eq!(volume.write(end, block(), Write::Cached).await, Err(Errno::NOSPC));
+        assert_eq!(
+            volume.write(end, block(), Write::Cached).await,
+            Err(Errno::NOSPC)
+        );
     }
 
     #[tokio::test]

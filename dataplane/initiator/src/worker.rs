@@ -48,7 +48,12 @@ enum Next {
 impl Worker {
     /// A worker on a mounted session.
     pub fn new(channel: Channel, volume: Arc<Volume>, path: Arc<Path>) -> Arc<Self> {
-        Arc::new(Self { channel, volume, path, open: Mutex::default() })
+        Arc::new(Self {
+            channel,
+            volume,
+            path,
+            open: Mutex::default(),
+        })
     }
 
     /// Answers requests; returns when the file system was unmounted and nobody has it open.
@@ -86,16 +91,31 @@ impl Worker {
             (Node::Volume, Operation::Read { offset, size, .. }) => {
                 self.read_volume(request.unique, *offset, *size)
             }
-            (Node::Volume, Operation::Write { offset, flags, data }) => {
-                self.write_volume(request.unique, *offset, *flags, data)
-            }
+            (
+                Node::Volume,
+                Operation::Write {
+                    offset,
+                    flags,
+                    data,
+                },
+            ) => self.write_volume(request.unique, *offset, *flags, data),
             (Node::Volume, Operation::Fsync) => self.later(request.unique, |volume| async move {
                 volume.sync().await.map(|()| Answer::Done)
             }),
-            (Node::Volume, Operation::Fallocate { offset, length, mode }) => {
+            (
+                Node::Volume,
+                Operation::Fallocate {
+                    offset,
+                    length,
+                    mode,
+                },
+            ) => {
                 let (offset, length, mode) = (*offset, *length, *mode);
                 self.later(request.unique, move |volume| async move {
-                    volume.fallocate(offset, length, mode).await.map(|()| Answer::Done)
+                    volume
+                        .fallocate(offset, length, mode)
+                        .await
+                        .map(|()| Answer::Done)
                 })
             }
             (node, operation) => Next::Answer(self.at_once(node, operation)),
@@ -109,16 +129,22 @@ impl Worker {
                 Answer::of(&node.attributes(self.size(node)))
             }
             Operation::Open { flags } => self.open(node, *flags),
-            Operation::Read { handle, offset, size } => self.read_text(node, *handle, *offset, *size),
+            Operation::Read {
+                handle,
+                offset,
+                size,
+            } => self.read_text(node, *handle, *offset, *size),
             Operation::Write { offset, data, .. } => self.write_text(node, *offset, data),
             Operation::Release { handle } => {
                 self.opened().texts.remove(handle);
                 Answer::Done
             }
             Operation::OpenDir => Answer::of(&abi::OpenOut::default()),
-            Operation::ReadDir { offset, size } => {
-                Answer::Bytes(files::listing(*offset, *size as usize, self.volume.size() > 0))
-            }
+            Operation::ReadDir { offset, size } => Answer::Bytes(files::listing(
+                *offset,
+                *size as usize,
+                self.volume.size() > 0,
+            )),
             Operation::Statfs => Answer::of(&files::statfs(self.volume.size())),
             Operation::Flush
             | Operation::Fsync
@@ -168,7 +194,11 @@ impl Worker {
                 open.texts.insert(fh, text);
             }
         }
-        Answer::of(&abi::OpenOut { fh, open_flags, ..Default::default() })
+        Answer::of(&abi::OpenOut {
+            fh,
+            open_flags,
+            ..Default::default()
+        })
     }
 
     fn text(&self, node: Node) -> Bytes {
@@ -185,7 +215,9 @@ impl Worker {
         }
         let remembered = self.opened().texts.get(&handle).cloned();
         let text = remembered.unwrap_or_else(|| self.text(node));
-        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
+        let from = usize::try_from(offset)
+            .unwrap_or(usize::MAX)
+            .min(text.len());
         let to = from.saturating_add(size as usize).min(text.len());
         Answer::Bytes(BytesMut::from(&text[from..to]))
     }
@@ -225,11 +257,18 @@ impl Worker {
     }
 
     fn write_volume(self: &Arc<Self>, unique: u64, offset: u64, flags: u32, data: &[u8]) -> Next {
-        let mode = if flags & O_DSYNC == 0 { Write::Cached } else { Write::Durable };
+        let mode = if flags & O_DSYNC == 0 {
+            Write::Cached
+        } else {
+            Write::Durable
+        };
         let data = Bytes::copy_from_slice(data);
         self.later(unique, move |volume| async move {
             let length = data.len();
-            volume.write(offset, data, mode).await.map(|()| written(length))
+            volume
+                .write(offset, data, mode)
+                .await
+                .map(|()| written(length))
         })
     }
 
@@ -261,7 +300,10 @@ impl Worker {
 }
 
 fn written(length: usize) -> Answer {
-    Answer::of(&abi::WriteOut { size: length as u32, padding: 0 })
+    Answer::of(&abi::WriteOut {
+        size: length as u32,
+        padding: 0,
+    })
 }
 
 fn json(value: &impl Serialize) -> Bytes {

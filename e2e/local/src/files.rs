@@ -23,25 +23,44 @@ impl FileSystem {
     /// Attaches `file`, makes an ext4 on it and mounts it.
     pub fn make(file: &Path, mount_point: &Path) -> anyhow::Result<Self> {
         let device = LoopDevice::attach(file)?;
-        ensure!(device.is_direct(), "the kernel does not do direct I/O on {}", file.display());
-        run(Command::new("mkfs.ext4").arg("-qF").arg(device.path()))?;
+        ensure!(
+            device.is_direct(),
+            "the kernel does not do direct I/O on {}",
+            file.display()
+        );
+        // All of it now: nothing is left for the kernel to initialise in the background.
+        let at_once = "lazy_itable_init=0,lazy_journal_init=0";
+        run(Command::new("mkfs.ext4")
+            .args(["-qF", "-E", at_once])
+            .arg(device.path()))?;
         std::fs::create_dir_all(mount_point)?;
-        let mut made = Self { device, mount_point: mount_point.to_owned(), mounted: false };
+        let mut made = Self {
+            device,
+            mount_point: mount_point.to_owned(),
+            mounted: false,
+        };
         made.mount()?;
         Ok(made)
     }
 
     /// Mounts it; what the kernel has cached of an earlier mount is gone.
     pub fn mount(&mut self) -> anyhow::Result<()> {
-        rustix::mount::mount(self.device.path(), &self.mount_point, "ext4", MountFlags::empty(), None)
-            .context("mounting ext4")?;
+        rustix::mount::mount(
+            self.device.path(),
+            &self.mount_point,
+            "ext4",
+            MountFlags::empty(),
+            None,
+        )
+        .context("mounting ext4")?;
         self.mounted = true;
         Ok(())
     }
 
     /// Unmounts it.
     pub fn unmount(&mut self) -> anyhow::Result<()> {
-        rustix::mount::unmount(&self.mount_point, UnmountFlags::empty()).context("unmounting ext4")?;
+        rustix::mount::unmount(&self.mount_point, UnmountFlags::empty())
+            .context("unmounting ext4")?;
         self.mounted = false;
         Ok(())
     }
@@ -102,7 +121,9 @@ pub fn sum(path: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 fn run(command: &mut Command) -> anyhow::Result<()> {
-    let output = command.output().with_context(|| format!("running {command:?}"))?;
+    let output = command
+        .output()
+        .with_context(|| format!("running {command:?}"))?;
     ensure!(
         output.status.success(),
         "{command:?} ended with {}:\n{}{}",

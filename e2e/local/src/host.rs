@@ -49,7 +49,12 @@ impl Host {
                 tokio::spawn(async move { Owned::new(task).work(&*disk, &stop, &done).await })
             })
             .collect();
-        Self { disk, stop, done, tasks }
+        Self {
+            disk,
+            stop,
+            done,
+            tasks,
+        }
     }
 
     /// Requests answered so far.
@@ -82,7 +87,10 @@ impl Host {
 
 impl Owned {
     fn new(task: u64) -> Self {
-        Self { task, writes: [0; PIECES as usize] }
+        Self {
+            task,
+            writes: [0; PIECES as usize],
+        }
     }
 
     async fn work(
@@ -121,7 +129,9 @@ impl Owned {
         let write = self.writes.get(piece as usize).copied().unwrap_or_default();
         let mut content = BytesMut::with_capacity(PIECE as usize);
         for block in 0..PIECE / BLOCK {
-            let stamp = [write, self.offset(piece) + block * BLOCK].map(u64::to_le_bytes).concat();
+            let stamp = [write, self.offset(piece) + block * BLOCK]
+                .map(u64::to_le_bytes)
+                .concat();
             let end = content.len() + BLOCK as usize;
             if write > 0 {
                 content.extend_from_slice(&stamp);
@@ -137,15 +147,26 @@ impl Owned {
         if let Some(last) = self.writes.get_mut(piece as usize) {
             *last = number;
         }
-        let mode = if number % 5 == 0 { Write::Durable } else { Write::Cached };
-        disk.write(self.offset(piece), self.content(piece), mode).await.context("write")
+        let mode = if number.is_multiple_of(5) {
+            Write::Durable
+        } else {
+            Write::Cached
+        };
+        disk.write(self.offset(piece), self.content(piece), mode)
+            .await
+            .context("write")
     }
 
     async fn read(&self, disk: &dyn Disk, piece: u64) -> anyhow::Result<()> {
         let mut back = BytesMut::zeroed(PIECE as usize);
-        disk.read(self.offset(piece), &mut back).await.context("read")?;
+        disk.read(self.offset(piece), &mut back)
+            .await
+            .context("read")?;
         let expected = self.content(piece);
-        let wrong = back.chunks(BLOCK as usize).zip(expected.chunks(BLOCK as usize)).position(|(a, b)| a != b);
+        let wrong = back
+            .chunks(BLOCK as usize)
+            .zip(expected.chunks(BLOCK as usize))
+            .position(|(a, b)| a != b);
         ensure!(
             wrong.is_none(),
             "task {} piece {piece}: block {wrong:?} of {} is not that of write {:?}",

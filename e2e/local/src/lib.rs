@@ -16,6 +16,7 @@
 //! | [`files`] | the same through a file system |
 //! | [`loopdev`] | loop devices with direct I/O |
 //! | [`wire`] | PDUs by hand, also wrong ones |
+//! | [`usage`] | what a process costs |
 //! | [`wait`] | waiting for a condition, never for a time |
 
 pub mod files;
@@ -24,5 +25,6 @@ pub mod loopdev;
 pub mod namespace;
 pub mod process;
 pub mod setup;
+pub mod usage;
 pub mod wait;
 pub mod wire;

@@ -79,7 +79,12 @@ impl LoopDevice {
                 rustix::ioctl::ioctl(&device, setter)
             };
             match set {
-                Ok(()) => return Ok(Self { path, _open: device }),
+                Ok(()) => {
+                    return Ok(Self {
+                        path,
+                        _open: device,
+                    });
+                }
                 // Somebody else on this machine was quicker.
                 Err(Errno::BUSY) => {}
                 Err(errno) => return Err(errno).context("LOOP_CONFIGURE"),
@@ -94,8 +99,14 @@ impl LoopDevice {
 
     /// Whether the kernel does direct I/O on the file.
     pub fn is_direct(&self) -> bool {
-        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        std::fs::read_to_string(format!("/sys/block/{name}/loop/dio")).is_ok_and(|dio| dio.trim() == "1")
+        let name = self
+            .path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        std::fs::read_to_string(format!("/sys/block/{name}/loop/dio"))
+            .is_ok_and(|dio| dio.trim() == "1")
     }
 }
 

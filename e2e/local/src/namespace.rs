@@ -20,8 +20,13 @@ pub fn enter() {
         .expect("root can unshare");
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).expect("mounts are this thread's own");
-    let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
-    assert!(up.is_ok_and(|status| status.success()), "`ip link set lo up` (package iproute2)");
+    let up = Command::new("ip")
+        .args(["link", "set", "lo", "up"])
+        .status();
+    assert!(
+        up.is_ok_and(|status| status.success()),
+        "`ip link set lo up` (package iproute2)"
+    );
 }
 
 /// A current-thread runtime: it stays on the test's thread, and so in its network.
@@ -29,5 +34,8 @@ pub fn enter() {
 /// # Panics
 /// When the system has no descriptors left.
 pub fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
 }

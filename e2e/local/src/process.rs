@@ -35,7 +35,11 @@ pub fn executable(name: &str) -> PathBuf {
         None => {
             let this = std::env::current_exe().expect("a test knows its own executable");
             let above = this.parent().expect("it lies in a directory");
-            let above = if above.ends_with("deps") { above.parent() } else { Some(above) };
+            let above = if above.ends_with("deps") {
+                above.parent()
+            } else {
+                Some(above)
+            };
             above.expect("deps lies in the target directory").to_owned()
         }
     };
@@ -55,16 +59,46 @@ impl Process {
     /// When it cannot be started.
     pub fn start(name: &'static str, role: Role, document: &Path) -> Self {
         let log = document.with_extension("log");
-        let output = File::options().create(true).append(true).open(&log).expect("a log file");
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .expect("a log file");
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child=KILL", "--"]);
-        command.arg(executable(name)).arg("--document").arg(document);
+        command.args([
+            "--pdeathsig",
+            "KILL",
+            "unshare",
+            "--pid",
+            "--fork",
+            "--kill-child=KILL",
+            "--",
+        ]);
+        command
+            .arg(executable(name))
+            .arg("--document")
+            .arg(document);
         if role == Role::Supervised {
             command.arg("--supervise");
         }
-        command.stdin(Stdio::null()).stdout(output.try_clone().expect("a descriptor")).stderr(output);
-        let outer = command.spawn().expect("setpriv and unshare (package util-linux)");
-        Self { name, role, outer, log }
+        command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("a descriptor"))
+            .stderr(output);
+        let outer = command
+            .spawn()
+            .expect("setpriv and unshare (package util-linux)");
+        Self {
+            name,
+            role,
+            outer,
+            log,
+        }
+    }
+
+    /// Name of the program.
+    pub fn name(&self) -> &'static str {
+        self.name
     }
 
     /// The first process of the pod: the supervisor, or the program when it runs alone.
@@ -85,7 +119,9 @@ impl Process {
     pub fn kill_worker(&self) {
         let killed = until("a worker", || self.worker());
         signal(killed, Signal::KILL);
-        until("the next worker", || self.worker().filter(|pid| *pid != killed));
+        until("the next worker", || {
+            self.worker().filter(|pid| *pid != killed)
+        });
     }
 
     /// Sends a signal to the working process.
@@ -100,7 +136,9 @@ impl Process {
 
     /// Waits for its end.
     pub fn end(&mut self) -> ExitStatus {
-        until("the end of the process", || self.outer.try_wait().ok().flatten())
+        until("the end of the process", || {
+            self.outer.try_wait().ok().flatten()
+        })
     }
 
     /// Whether all of it is gone.
@@ -111,6 +149,11 @@ impl Process {
     /// Everything it said.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Where that is written.
+    pub fn log_path(&self) -> &Path {
+        &self.log
     }
 
     /// Kills the whole of it, as a machine does that loses power.
@@ -126,7 +169,12 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- {} ({}) said:\n{}", self.name, self.log.display(), self.log());
+            eprintln!(
+                "--- {} ({}) said:\n{}",
+                self.name,
+                self.log.display(),
+                self.log()
+            );
         }
         self.kill();
     }
@@ -134,7 +182,9 @@ impl Drop for Process {
 
 /// The exit status that the program itself ended with.
 pub fn exit_code(status: ExitStatus) -> i32 {
-    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
 fn signal(pid: Pid, which: Signal) {

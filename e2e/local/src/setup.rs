@@ -9,7 +9,8 @@ use weft_spec::DOCUMENT_VERSION;
 use weft_spec::drive::{Adoption, DriveDocument, Medium, SliceGrant, SliceRequest};
 use weft_spec::engine::{AllowedHost, EngineDocument, SliceMember, Stack};
 use weft_spec::ids::{
-    AttachGeneration, ClusterUid, DocumentGeneration, DriveUid, SliceUid, Term, VolumeUid,
+    AttachGeneration, ClusterUid, DocumentGeneration, DriveUid, FencePair, SliceUid, Term,
+    VolumeUid,
 };
 use weft_spec::initiator::{InitiatorDocument, VolumePath};
 use weft_spec::keys::Key;
@@ -71,7 +72,10 @@ impl Setup {
             cluster: self.cluster,
             drive: self.drive,
             name: "d0".to_owned(),
-            medium: Medium::File { path: self.path("drive.img"), size: DRIVE_SIZE },
+            medium: Medium::File {
+                path: self.path("drive.img"),
+                size: DRIVE_SIZE,
+            },
             adoption: Adoption::IfBlank,
             port: DRIVE_PORT,
             key: self.master.drive(self.drive),
@@ -124,7 +128,10 @@ impl Setup {
             volume: self.volume,
             attachment: "v0-n1".to_owned(),
             host: self.host(),
-            path: VolumePath { term: Term(term), address: self.engine_address(term) },
+            path: VolumePath {
+                term: Term(term),
+                address: self.engine_address(term),
+            },
             mount_point: self.path("mnt"),
             header_digest: false,
             data_digest: false,
@@ -144,14 +151,33 @@ impl Setup {
     /// Name of the only host.
     pub fn host(&self) -> HostNqn {
         let generation = AttachGeneration(1);
-        HostNqn::host(&self.master.attach(self.volume, generation), self.volume, "n1", generation)
+        HostNqn::host(
+            &self.master.attach(self.volume, generation),
+            self.volume,
+            "n1",
+            generation,
+        )
+    }
+
+    /// What an engine of a pair calls its slice and itself at the drive.
+    pub fn engine_at_drive(&self, fence: FencePair) -> (String, HostNqn) {
+        let key = self.master.drive(self.drive).slice(self.slice, fence.term);
+        (
+            weft_spec::nqn::slice(self.slice),
+            HostNqn::engine(&key, self.volume, fence),
+        )
     }
 
     /// How the host connects to the engine of a term.
     pub fn host_options(&self, term: u64) -> ConnectOptions {
         let host = self.host();
         let subsystem = weft_spec::nqn::volume(self.volume);
-        ConnectOptions::new(self.engine_address(term), subsystem, host.expose(), host.host_id())
+        ConnectOptions::new(
+            self.engine_address(term),
+            subsystem,
+            host.expose(),
+            host.host_id(),
+        )
     }
 
     /// Starts the drive.

@@ -11,18 +11,57 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("weft-block", &[]),
     ("weft-transport", &["weft-nvme", "weft-block"]),
     ("weft-control", &[]),
-    ("weft-drive", &["weft-spec", "weft-block", "weft-transport", "weft-nvme", "weft-control"]),
-    ("weft-engine", &["weft-spec", "weft-block", "weft-transport", "weft-nvme", "weft-control"]),
-    ("weft-initiator", &["weft-spec", "weft-block", "weft-transport", "weft-nvme", "weft-control"]),
+    (
+        "weft-drive",
+        &[
+            "weft-spec",
+            "weft-block",
+            "weft-transport",
+            "weft-nvme",
+            "weft-control",
+        ],
+    ),
+    (
+        "weft-engine",
+        &[
+            "weft-spec",
+            "weft-block",
+            "weft-transport",
+            "weft-nvme",
+            "weft-control",
+        ],
+    ),
+    (
+        "weft-initiator",
+        &[
+            "weft-spec",
+            "weft-block",
+            "weft-transport",
+            "weft-nvme",
+            "weft-control",
+        ],
+    ),
     ("weft-crds", &[]),
-    ("weft-controllers", &["weft-crds", "weft-spec", "weft-control"]),
-    ("weft-operator", &["weft-controllers", "weft-crds", "weft-control"]),
+    (
+        "weft-controllers",
+        &["weft-crds", "weft-spec", "weft-control"],
+    ),
+    (
+        "weft-operator",
+        &["weft-controllers", "weft-crds", "weft-control"],
+    ),
     ("weft-csi-proto", &[]),
     ("weft-csi", &["weft-crds", "weft-spec", "weft-csi-proto"]),
 ];
 
 /// Packages that nothing under `dataplane/` may reach, at any depth.
-const KUBERNETES: &[&str] = &["kube", "kube-core", "kube-client", "kube-runtime", "k8s-openapi"];
+const KUBERNETES: &[&str] = &[
+    "kube",
+    "kube-core",
+    "kube-client",
+    "kube-runtime",
+    "k8s-openapi",
+];
 
 struct Metadata {
     packages: BTreeMap<String, Value>,
@@ -32,16 +71,32 @@ struct Metadata {
 fn metadata() -> Metadata {
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml");
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version=1", "--locked", "--offline", "--manifest-path", manifest])
+        .args([
+            "metadata",
+            "--format-version=1",
+            "--locked",
+            "--offline",
+            "--manifest-path",
+            manifest,
+        ])
         .output()
         .expect("cargo runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let whole: Value = serde_json::from_slice(&output.stdout).expect("cargo metadata is JSON");
     let by_id = |items: &Value| -> BTreeMap<String, Value> {
         let items = items.as_array().expect("a list").iter();
-        items.map(|item| (item["id"].as_str().expect("an id").to_owned(), item.clone())).collect()
+        items
+            .map(|item| (item["id"].as_str().expect("an id").to_owned(), item.clone()))
+            .collect()
     };
-    Metadata { packages: by_id(&whole["packages"]), nodes: by_id(&whole["resolve"]["nodes"]) }
+    Metadata {
+        packages: by_id(&whole["packages"]),
+        nodes: by_id(&whole["resolve"]["nodes"]),
+    }
 }
 
 impl Metadata {
@@ -57,7 +112,11 @@ impl Metadata {
     fn direct(&self, id: &str) -> Vec<&str> {
         let deps = self.nodes[id]["deps"].as_array().expect("a list").iter();
         deps.filter(|dep| {
-            dep["dep_kinds"].as_array().expect("a list").iter().any(|kind| kind["kind"] != "dev")
+            dep["dep_kinds"]
+                .as_array()
+                .expect("a list")
+                .iter()
+                .any(|kind| kind["kind"] != "dev")
         })
         .map(|dep| dep["pkg"].as_str().expect("an id"))
         .collect()
@@ -80,7 +139,9 @@ fn each_crate_depends_only_on_what_its_arrows_allow() {
     let metadata = metadata();
     let mut seen = BTreeSet::new();
     for id in metadata.packages.keys().filter(|id| metadata.is_ours(id)) {
-        let path = metadata.packages[id]["manifest_path"].as_str().expect("a path");
+        let path = metadata.packages[id]["manifest_path"]
+            .as_str()
+            .expect("a path");
         if path.contains("/e2e/") {
             continue;
         }
@@ -88,11 +149,20 @@ fn each_crate_depends_only_on_what_its_arrows_allow() {
         let (_, allowed) = ARROWS
             .iter()
             .find(|(crate_name, _)| *crate_name == name)
-            .unwrap_or_else(|| panic!("{name} has no row in ARROWS: add one, and say why the crate exists"));
+            .unwrap_or_else(|| {
+                panic!("{name} has no row in ARROWS: add one, and say why the crate exists")
+            });
         seen.insert(name.to_owned());
-        for dep in metadata.direct(id).into_iter().filter(|dep| metadata.is_ours(dep)) {
+        for dep in metadata
+            .direct(id)
+            .into_iter()
+            .filter(|dep| metadata.is_ours(dep))
+        {
             let dep = metadata.name(dep);
-            assert!(allowed.contains(&dep), "{name} must not depend on {dep}: allowed are {allowed:?}");
+            assert!(
+                allowed.contains(&dep),
+                "{name} must not depend on {dep}: allowed are {allowed:?}"
+            );
         }
     }
     let rows: BTreeSet<String> = ARROWS.iter().map(|(name, _)| (*name).to_owned()).collect();
@@ -103,13 +173,19 @@ fn each_crate_depends_only_on_what_its_arrows_allow() {
 fn nothing_in_the_data_plane_reaches_kubernetes() {
     let metadata = metadata();
     for id in metadata.packages.keys().filter(|id| metadata.is_ours(id)) {
-        let path = metadata.packages[id]["manifest_path"].as_str().expect("a path");
+        let path = metadata.packages[id]["manifest_path"]
+            .as_str()
+            .expect("a path");
         if !path.contains("/dataplane/") {
             continue;
         }
         for reached in metadata.reached_from(id) {
             let reached = metadata.name(reached);
-            assert!(!KUBERNETES.contains(&reached), "{} reaches {reached}", metadata.name(id));
+            assert!(
+                !KUBERNETES.contains(&reached),
+                "{} reaches {reached}",
+                metadata.name(id)
+            );
         }
     }
 }
@@ -119,6 +195,9 @@ fn one_cryptography_provider_is_in_the_graph() {
     let metadata = metadata();
     let names: BTreeSet<&str> = metadata.nodes.keys().map(|id| metadata.name(id)).collect();
     for other in ["aws-lc-rs", "openssl", "openssl-sys"] {
-        assert!(!names.contains(other), "{other} is in the graph: rustls must have ring alone");
+        assert!(
+            !names.contains(other),
+            "{other} is in the graph: rustls must have ring alone"
+        );
     }
 }

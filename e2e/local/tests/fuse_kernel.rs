@@ -1,17 +1,19 @@
 //! The worker against the real kernel: a real mount (in a mount namespace of the test's own
 //! thread, so nothing can be left behind), a disk in memory. Needs root and /dev/fuse.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::MountPropagationFlags;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use uuid::Uuid;
 use weft_block::{Disk, ErrorKind, Fault, FaultDisk, MemoryDisk, Operation};
+use weft_e2e_local::files::{self, FileSystem};
+use weft_e2e_local::namespace;
+use weft_e2e_local::wait::{DEADLINE, until};
 use weft_initiator::fuse::channel::Channel;
 use weft_initiator::fuse::handshake;
 use weft_initiator::kept::{Keeper, Kept};
@@ -23,7 +25,6 @@ use weft_spec::initiator::{InitiatorStatus, VolumePath};
 use weft_transport::initiator::{ConnectOptions, ReconnectingDisk};
 
 const SIZE: u64 = 16 << 20;
-const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A file system whose workers come and go.
 struct Mounted {
@@ -36,13 +37,23 @@ struct Mounted {
 
 impl Mounted {
     fn new() -> Self {
-        private_mounts();
+        Self::sized(SIZE)
+    }
+
+    fn sized(size: u64) -> Self {
+        namespace::enter();
         let directory = tempfile::tempdir().unwrap();
         let device = handshake::mount(directory.path(), "weft:test").unwrap();
-        let memory = Arc::new(MemoryDisk::new(SIZE));
+        let memory = Arc::new(MemoryDisk::new(size));
         let disk = Arc::new(FaultDisk::new(memory.clone()));
-        let mut mounted = Self { directory, device, disk, memory, worker: None };
-        mounted.start(SIZE);
+        let mut mounted = Self {
+            directory,
+            device,
+            disk,
+            memory,
+            worker: None,
+        };
+        mounted.start(size);
         mounted
     }
 
@@ -62,7 +73,9 @@ impl Mounted {
 
     fn open_direct(&self) -> std::fs::File {
         let flags = OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC;
-        rustix::fs::open(self.path("volume"), flags, Mode::empty()).unwrap().into()
+        rustix::fs::open(self.path("volume"), flags, Mode::empty())
+            .unwrap()
+            .into()
     }
 }
 
@@ -82,10 +95,17 @@ impl WorkerThread {
     fn start(device: OwnedFd, disk: Arc<dyn Disk>, size: u64) -> Self {
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             runtime.block_on(async move {
-                let here = VolumePath { term: Term(3), address: ([127, 0, 0, 1], 9).into() };
-                let options = ConnectOptions::new(here.address, "nqn.test", "nqn.host", Uuid::nil());
+                let here = VolumePath {
+                    term: Term(3),
+                    address: ([127, 0, 0, 1], 9).into(),
+                };
+                let options =
+                    ConnectOptions::new(here.address, "nqn.test", "nqn.host", Uuid::nil());
                 let remote = ReconnectingDisk::start(options, None);
                 let volume = Arc::new(Volume::new(disk, size));
                 let keeper = Keeper::create().unwrap();
@@ -100,7 +120,10 @@ impl WorkerThread {
                 }
             });
         });
-        Self { stop: Some(stop), thread: Some(thread) }
+        Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        }
     }
 }
 
@@ -115,29 +138,14 @@ impl Drop for WorkerThread {
     }
 }
 
-#[expect(unsafe_code, reason = "unshare of the test's own thread")]
-fn private_mounts() {
-    assert!(rustix::process::geteuid().is_root(), "these tests mount file systems: run them as root");
-    // SAFETY: descriptors stay shared; only mounts (and the working directory) become this thread's.
-    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }.unwrap();
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", private).unwrap();
-}
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + DEADLINE;
-    while !holds() {
-        assert!(Instant::now() < end, "not within {DEADLINE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
 /// Bytes that do not repeat. Their memory is not page-aligned, so the kernel cuts long requests
 /// in the middle of blocks.
 fn pattern(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2).wrapping_add(1);
     let next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (state >> 56) as u8
     };
     std::iter::repeat_with(next).take(length).collect()
@@ -171,7 +179,11 @@ fn holes_and_zeroed_ranges_read_as_zeros_and_nothing_goes_beyond_the_end() {
     rustix::fs::fallocate(&file, zero, 1 << 19, 65536).unwrap();
     let bytes = mounted.memory.to_bytes();
     assert!(bytes[4096..4096 + 65536].iter().all(|byte| *byte == 0));
-    assert!(bytes[1 << 19..(1 << 19) + 65536].iter().all(|byte| *byte == 0));
+    assert!(
+        bytes[1 << 19..(1 << 19) + 65536]
+            .iter()
+            .all(|byte| *byte == 0)
+    );
     assert!(bytes[..4096].iter().any(|byte| *byte != 0));
     let beyond = file.write_at(&[1; 4096], SIZE).unwrap_err();
     assert_eq!(beyond.raw_os_error(), Some(Errno::NOSPC.raw_os_error()));
@@ -217,7 +229,9 @@ fn requests_of_a_killed_worker_are_answered_by_the_next() {
         let reads = file.clone();
         let reader = aside(move || reads.read_at(&mut [0; 4096], SIZE - 4096));
         // The write goes out one MiB after the other, so one of its parts is held.
-        until("both are with the worker", || mounted.disk.requests() >= taken + 2);
+        until("both are with the worker", || {
+            (mounted.disk.requests() >= taken + 2).then_some(())
+        });
         mounted.kill();
         mounted.disk.script(|_| Fault::None);
         assert!(writer.try_recv().is_err() && reader.try_recv().is_err());
@@ -225,7 +239,10 @@ fn requests_of_a_killed_worker_are_answered_by_the_next() {
         writer.recv_timeout(DEADLINE).unwrap().unwrap();
         assert_eq!(reader.recv_timeout(DEADLINE).unwrap().unwrap(), 4096);
         let from = round as usize * 4096;
-        assert!(mounted.memory.to_bytes()[from..from + data.len()] == data[..], "round {round}");
+        assert!(
+            mounted.memory.to_bytes()[from..from + data.len()] == data[..],
+            "round {round}"
+        );
     }
 }
 
@@ -245,13 +262,19 @@ fn a_flush_and_a_hole_survive_the_worker_too() {
         let taken = mounted.disk.requests();
         let used = file.clone();
         let called = aside(move || call(&used));
-        until("it is with the worker", || mounted.disk.requests() > taken);
+        until("it is with the worker", || {
+            (mounted.disk.requests() > taken).then_some(())
+        });
         mounted.kill();
         mounted.disk.script(|_| Fault::None);
         mounted.start(SIZE);
         called.recv_timeout(DEADLINE).unwrap().unwrap();
     }
-    assert!(mounted.memory.to_bytes()[..4096].iter().all(|byte| *byte == 0));
+    assert!(
+        mounted.memory.to_bytes()[..4096]
+            .iter()
+            .all(|byte| *byte == 0)
+    );
 }
 
 #[test]
@@ -276,9 +299,38 @@ fn a_process_that_waits_for_a_read_can_be_killed() {
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    until("the read is with the worker", || mounted.disk.requests() > taken);
+    until("the read is with the worker", || {
+        (mounted.disk.requests() > taken).then_some(())
+    });
     reader.kill().unwrap();
-    until("the reader is gone", || reader.try_wait().unwrap().is_some());
+    until("the reader is gone", || reader.try_wait().unwrap());
+}
+
+#[test]
+fn a_file_system_on_a_loop_device_does_not_notice_that_workers_die() {
+    let mut mounted = Mounted::sized(128 << 20);
+    let mount_point = tempfile::tempdir().unwrap();
+    let mut fs = FileSystem::make(&mounted.path("volume"), mount_point.path()).unwrap();
+    let file = fs.path("random");
+    let written = file.clone();
+    let writer = std::thread::spawn(move || files::write_random(&written, 64 << 20, 5));
+    let mut kills = 0;
+    while !writer.is_finished() {
+        let taken = mounted.disk.requests();
+        mounted.kill();
+        mounted.start(128 << 20);
+        kills += 1;
+        until("the writer goes on", || {
+            (mounted.disk.requests() > taken + 2 || writer.is_finished()).then_some(())
+        });
+    }
+    let sum = writer.join().unwrap().unwrap();
+    assert!(kills > 20, "only {kills} kills while it wrote");
+    fs.unmount().unwrap();
+    fs.check().unwrap();
+    fs.mount().unwrap();
+    assert_eq!(files::sum(&file).unwrap(), sum);
+    fs.unmount().unwrap();
 }
 
 #[test]
@@ -307,15 +359,24 @@ fn the_path_is_switched_by_writing_it_and_an_older_term_is_refused() {
         serde_json::from_slice(&std::fs::read(mounted.path("status")).unwrap()).unwrap()
     };
     assert_eq!((status().path.term, status().size), (Term(3), SIZE));
-    let next = VolumePath { term: Term(4), address: "127.0.0.1:10".parse().unwrap() };
+    let next = VolumePath {
+        term: Term(4),
+        address: "127.0.0.1:10".parse().unwrap(),
+    };
     std::fs::write(mounted.path("path"), serde_json::to_vec(&next).unwrap()).unwrap();
     assert_eq!(status().path, next);
     let read: VolumePath =
         serde_json::from_slice(&std::fs::read(mounted.path("path")).unwrap()).unwrap();
     assert_eq!(read, next);
-    let older = VolumePath { term: Term(3), ..next };
+    let older = VolumePath {
+        term: Term(3),
+        ..next
+    };
     let refused = std::fs::write(mounted.path("path"), serde_json::to_vec(&older).unwrap());
-    assert_eq!(refused.unwrap_err().raw_os_error(), Some(Errno::STALE.raw_os_error()));
+    assert_eq!(
+        refused.unwrap_err().raw_os_error(),
+        Some(Errno::STALE.raw_os_error())
+    );
     let garbage = std::fs::write(mounted.path("path"), "there").unwrap_err();
     assert_eq!(garbage.raw_os_error(), Some(Errno::INVAL.raw_os_error()));
     assert!(std::fs::write(mounted.path("status"), "x").is_err());

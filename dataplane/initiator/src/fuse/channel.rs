@@ -62,7 +62,9 @@ impl Channel {
     pub fn new(device: OwnedFd) -> io::Result<Self> {
         let flags = rustix::fs::fcntl_getfl(&device)?;
         rustix::fs::fcntl_setfl(&device, flags | OFlags::NONBLOCK)?;
-        Ok(Self { device: register(device)? })
+        Ok(Self {
+            device: register(device)?,
+        })
     }
 
     /// Waits for the next message; `None` when the file system is gone.
@@ -107,7 +109,10 @@ impl Channel {
     }
 }
 
-#[expect(unsafe_code, reason = "the only way to wait for /dev/fuse in the runtime's own poll")]
+#[expect(
+    unsafe_code,
+    reason = "the only way to wait for /dev/fuse in the runtime's own poll"
+)]
 fn register(device: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` gives the same open descriptor from `as_raw_fd` for its whole life,
     // and `AsyncFd` owns it from here on.
@@ -122,9 +127,17 @@ pub(super) fn send(
     payload: &[u8],
 ) -> Result<(), Errno> {
     let length = OUT_HEADER + payload.len();
-    let header = abi::OutHeader { len: length as u32, error, unique };
+    let header = abi::OutHeader {
+        len: length as u32,
+        error,
+        unique,
+    };
     let parts = [IoSlice::new(header.as_bytes()), IoSlice::new(payload)];
-    let parts = if payload.is_empty() { &parts[..1] } else { &parts[..] };
+    let parts = if payload.is_empty() {
+        &parts[..1]
+    } else {
+        &parts[..]
+    };
     rustix::io::retry_on_intr(|| rustix::io::writev(device, parts)).map(drop)
 }
 

@@ -25,7 +25,9 @@ const MAX_BACKGROUND: u16 = 32;
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
     /// The device node.
-    #[error("cannot open /dev/fuse: the initiator needs it (a privileged pod has it, `modprobe fuse` on the node)")]
+    #[error(
+        "cannot open /dev/fuse: the initiator needs it (a privileged pod has it, `modprobe fuse` on the node)"
+    )]
     Device(#[source] Errno),
     /// The directory.
     #[error("cannot make the mount point {0}")]
@@ -154,16 +156,35 @@ mod tests {
 
     #[test]
     fn what_is_agreed_does_not_depend_on_the_kernel_beyond_resend() {
-        let newest = abi::InitIn { major: 7, minor: 45, max_readahead: 131_072, flags: !0, flags2: !0 };
-        let older = abi::InitIn { minor: 39, flags2: 0, ..newest };
+        let newest = abi::InitIn {
+            major: 7,
+            minor: 45,
+            max_readahead: 131_072,
+            flags: !0,
+            flags2: !0,
+        };
+        let older = abi::InitIn {
+            minor: 39,
+            flags2: 0,
+            ..newest
+        };
         let (new, old) = (agree(&newest).unwrap(), agree(&older).unwrap());
-        assert_eq!((new.max_write, new.max_pages, new.flags), (old.max_write, old.max_pages, old.flags));
+        assert_eq!(
+            (new.max_write, new.max_pages, new.flags),
+            (old.max_write, old.max_pages, old.flags)
+        );
         assert_eq!((new.flags2, old.flags2), (init::HAS_RESEND, 0));
     }
 
     #[test]
     fn a_kernel_without_asynchronous_direct_io_is_refused_with_its_version() {
-        let old = abi::InitIn { major: 7, minor: 20, max_readahead: 0, flags: init::BIG_WRITES, flags2: 0 };
+        let old = abi::InitIn {
+            major: 7,
+            minor: 20,
+            max_readahead: 0,
+            flags: init::BIG_WRITES,
+            flags2: 0,
+        };
         assert!(agree(&old).unwrap_err().to_string().contains("FUSE 7.20"));
     }
 

@@ -18,7 +18,10 @@ pub struct Request<'a> {
 /// What the kernel asks. What is not here is answered with `ENOSYS`, which for most operations
 /// tells the kernel not to ask again.
 #[derive(Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "fields are the arguments of the system call of that name")]
+#[expect(
+    missing_docs,
+    reason = "fields are the arguments of the system call of that name"
+)]
 pub enum Operation<'a> {
     /// A name in the directory.
     Lookup { name: &'a [u8] },
@@ -33,7 +36,11 @@ pub enum Operation<'a> {
     /// Reads.
     Read { handle: u64, offset: u64, size: u32 },
     /// Writes.
-    Write { offset: u64, flags: u32, data: &'a [u8] },
+    Write {
+        offset: u64,
+        flags: u32,
+        data: &'a [u8],
+    },
     /// A descriptor is closed.
     Flush,
     /// Makes written bytes durable.
@@ -90,44 +97,69 @@ impl<'a> Request<'a> {
             unique: header.unique,
             opcode: header.opcode,
         })?;
-        Ok(Self { unique: header.unique, node: header.nodeid, operation })
+        Ok(Self {
+            unique: header.unique,
+            node: header.nodeid,
+            operation,
+        })
     }
 }
 
 fn operation(code: u32, body: &[u8]) -> Option<Operation<'_>> {
     Some(match code {
-        opcode::LOOKUP => Operation::Lookup { name: body.strip_suffix(&[0])? },
+        opcode::LOOKUP => Operation::Lookup {
+            name: body.strip_suffix(&[0])?,
+        },
         opcode::FORGET | opcode::BATCH_FORGET => Operation::Forget,
         opcode::GETATTR => Operation::GetAttr,
         opcode::SETATTR => Operation::SetAttr,
-        opcode::OPEN => Operation::Open { flags: arguments::<abi::OpenIn>(body)?.0.flags },
+        opcode::OPEN => Operation::Open {
+            flags: arguments::<abi::OpenIn>(body)?.0.flags,
+        },
         opcode::READ => {
             let read = arguments::<abi::ReadIn>(body)?.0;
-            Operation::Read { handle: read.fh, offset: read.offset, size: read.size }
+            Operation::Read {
+                handle: read.fh,
+                offset: read.offset,
+                size: read.size,
+            }
         }
         opcode::WRITE => {
             let (write, data) = arguments::<abi::WriteIn>(body)?;
             let data = data.get(..write.size as usize)?;
-            Operation::Write { offset: write.offset, flags: write.flags, data }
+            Operation::Write {
+                offset: write.offset,
+                flags: write.flags,
+                data,
+            }
         }
         opcode::FLUSH => Operation::Flush,
         opcode::FSYNC => Operation::Fsync,
-        opcode::RELEASE => Operation::Release { handle: arguments::<abi::ReleaseIn>(body)?.0.fh },
+        opcode::RELEASE => Operation::Release {
+            handle: arguments::<abi::ReleaseIn>(body)?.0.fh,
+        },
         opcode::OPENDIR => Operation::OpenDir,
         opcode::READDIR => {
             let read = arguments::<abi::ReadIn>(body)?.0;
-            Operation::ReadDir { offset: read.offset, size: read.size }
+            Operation::ReadDir {
+                offset: read.offset,
+                size: read.size,
+            }
         }
         opcode::RELEASEDIR => Operation::ReleaseDir,
         opcode::STATFS => Operation::Statfs,
         opcode::ACCESS => Operation::Access,
         opcode::FALLOCATE => {
             let range = arguments::<abi::FallocateIn>(body)?.0;
-            Operation::Fallocate { offset: range.offset, length: range.length, mode: range.mode }
+            Operation::Fallocate {
+                offset: range.offset,
+                length: range.length,
+                mode: range.mode,
+            }
         }
-        opcode::INTERRUPT => {
-            Operation::Interrupt { unique: arguments::<abi::InterruptIn>(body)?.0.unique }
-        }
+        opcode::INTERRUPT => Operation::Interrupt {
+            unique: arguments::<abi::InterruptIn>(body)?.0.unique,
+        },
         opcode::DESTROY => Operation::Destroy,
         change if opcode::DIRECTORY_CHANGES.contains(&change) => Operation::ChangeDirectory,
         other => Operation::Other(other),
@@ -166,12 +198,20 @@ mod tests {
 
     #[test]
     fn a_write_carries_exactly_the_bytes_it_announces() {
-        let write = abi::WriteIn { offset: 8192, size: 3, ..Default::default() };
+        let write = abi::WriteIn {
+            offset: 8192,
+            size: 3,
+            ..Default::default()
+        };
         let whole = message(opcode::WRITE, &[write.as_bytes(), b"abcd"].concat());
         let request = Request::parse(&whole).unwrap();
         assert_eq!(
             request.operation,
-            Operation::Write { offset: 8192, flags: 0, data: b"abc" }
+            Operation::Write {
+                offset: 8192,
+                flags: 0,
+                data: b"abc"
+            }
         );
         let cut = message(opcode::WRITE, &[write.as_bytes(), b"ab"].concat());
         let error = Request::parse(&cut).unwrap_err();
@@ -192,7 +232,10 @@ mod tests {
             let whole = message(code, &[0u8; 64]);
             for length in 0..whole.len() {
                 let mut cut = whole[..length].to_vec();
-                assert!(Request::parse(&cut).is_err(), "header says more than there is");
+                assert!(
+                    Request::parse(&cut).is_err(),
+                    "header says more than there is"
+                );
                 if length >= abi::IN_HEADER {
                     cut[..4].copy_from_slice(&(length as u32).to_ne_bytes());
                     let _ = Request::parse(&cut);
