@@ -1,5 +1,10 @@
 //! The controller service against an API server in memory.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that meets a surprise has failed"
+)]
+
 mod support;
 
 use serde_json::{Value, json};

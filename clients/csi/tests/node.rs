@@ -1,6 +1,11 @@
 //! The node service on real loop devices, file systems and mounts, with a plain directory in
 //! the place of an initiator pod. Needs root, and says so by failing.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that meets a surprise has failed"
+)]
+
 mod support;
 
 use serde_json::{Value, json};

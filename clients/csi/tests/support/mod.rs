@@ -2,6 +2,10 @@
 //! field selectors, create, patch and delete. It knows no schema and no field ownership.
 #![allow(dead_code, reason = "each test program uses a part")]
 #![allow(
+    clippy::unwrap_used,
+    reason = "a test that meets a surprise has failed"
+)]
+#![allow(
     clippy::allow_attributes,
     reason = "expect would not hold in every test program"
 )]
