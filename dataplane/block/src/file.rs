@@ -64,8 +64,8 @@ pub enum OpenError {
 }
 
 impl FileMedium {
-    /// Opens the file, or makes and preallocates it with `size` bytes; a shorter one is extended.
-    /// Blocks until no other process holds it; `waiting` is called once if it must wait.
+    /// Opens the file as it is, or makes and preallocates it with `size` bytes if there is none
+    /// or an empty one. Blocks until no other process holds it; `waiting` is called once if it must wait.
     pub fn open_file(path: &Path, size: u64, waiting: impl FnOnce()) -> Result<Self, OpenError> {
         let failed = |call| system(call, path);
         let mut waiting = Some(waiting);
@@ -80,13 +80,20 @@ impl FileMedium {
                 break fd;
             }
         };
-        let length = end_of(&fd).map_err(failed("seek"))?;
-        if length < size {
-            fallocate(&fd, FallocateFlags::empty(), 0, size).map_err(failed("preallocate"))?;
-            fsync(&fd).map_err(failed("sync"))?;
-            sync_directory(path).map_err(failed("sync the directory of"))?;
+        if end_of(&fd).map_err(failed("seek"))? == 0 {
+            preallocate(&fd, path, size)?;
         }
         Self::of(fd, path)
+    }
+
+    /// Makes a file longer that was left too short when its maker died. Only for one whose bytes
+    /// are known to be nobody's.
+    pub fn extend(&mut self, size: u64) -> Result<(), OpenError> {
+        if self.size < size {
+            preallocate(&self.fd, &self.path, size)?;
+            self.size = size - size % BLOCK;
+        }
+        Ok(())
     }
 
     /// Opens a block device, whole. Blocks until nothing else holds it (another process, a mount,
@@ -339,6 +346,12 @@ fn try_direct(fd: &OwnedFd, path: &Path) -> bool {
     false
 }
 
+fn preallocate(fd: &OwnedFd, path: &Path, size: u64) -> Result<(), OpenError> {
+    fallocate(fd, FallocateFlags::empty(), 0, size).map_err(system("preallocate", path))?;
+    fsync(fd).map_err(system("sync", path))?;
+    sync_directory(path).map_err(system("sync the directory of", path))
+}
+
 fn sync_directory(path: &Path) -> Result<(), Errno> {
     let Some(parent) = path
         .parent()
@@ -375,6 +388,18 @@ mod tests {
         assert!(bytes.iter().all(|byte| *byte == 0));
         let blocks = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&path).unwrap());
         assert!(blocks * 512 >= 1 << 20, "{blocks} blocks");
+    }
+
+    #[test]
+    fn a_file_that_is_there_is_left_as_it_is() {
+        let directory = scratch();
+        let path = directory.path().join("d0.img");
+        std::fs::write(&path, [7; 8192]).unwrap();
+        let mut medium = FileMedium::open_file(&path, 1 << 20, || ()).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), [7; 8192]);
+        assert_eq!(medium.size(), 8192);
+        medium.extend(1 << 20).unwrap();
+        assert_eq!(medium.size(), 1 << 20);
     }
 
     #[tokio::test]

@@ -1,7 +1,6 @@
 //! Whether a medium may be used: what is found on it, and what the document allows.
 
-use crate::superblock::{Copies, Geometry, SMALLEST, Superblock, Superblocks};
-use std::sync::Arc;
+use crate::superblock::{Copies, Geometry, SMALLEST, Superblock};
 use weft_block::{AlignedBuf, BLOCK, DiskError, Medium};
 use weft_spec::drive::{Adoption, DriveDocument};
 use weft_spec::ids::DocumentGeneration;
@@ -155,7 +154,7 @@ pub fn decide(found: Found, size: u64, document: &DriveDocument) -> Decision {
 /// Makes a blank medium a drive: its superblock is all there is to write, since the tables of a
 /// drive without a length are made at the first opening.
 pub fn format(
-    medium: &Arc<dyn Medium>,
+    medium: &dyn Medium,
     geometry: Geometry,
     document: &DriveDocument,
 ) -> Result<Superblock, DiskError> {
@@ -167,11 +166,8 @@ pub fn format(
         metadata_length: 0,
         document_generation: DocumentGeneration(0),
     };
-    let superblocks = Superblocks::new(medium.clone(), blank);
     // Both copies, so that neither place holds anything else.
-    superblocks.update(|_| ())?;
-    superblocks.update(|_| ())?;
-    Ok(superblocks.now())
+    blank.write_next(medium)?.write_next(medium)
 }
 
 #[cfg(test)]
@@ -249,10 +245,10 @@ mod tests {
 
     #[test]
     fn a_formatted_drive_is_found_again_and_another_identity_is_refused() {
-        let medium: Arc<dyn Medium> = Arc::new(MemoryDisk::new(SMALLEST));
+        let medium = MemoryDisk::new(SMALLEST);
         let mine = document(Adoption::IfBlank);
         let superblock = format(&medium, Geometry::of(SMALLEST).unwrap(), &mine).unwrap();
-        let found = look(&*medium).unwrap();
+        let found = look(&medium).unwrap();
         assert_eq!(found, Found::Drive(superblock.clone()));
         let never = DriveDocument {
             adoption: Adoption::Never,

@@ -254,15 +254,19 @@ impl Process {
             tracing::warn!("{message}");
             self.report(DriveState::Starting, "WaitingForHold", message);
         };
-        let medium = match &document.medium {
-            Place::File { path, size } => FileMedium::open_file(path, *size, waiting)?,
-            Place::Device { path } => FileMedium::open_device(path, waiting)?,
+        let (mut medium, wanted) = match &document.medium {
+            Place::File { path, size } => (FileMedium::open_file(path, *size, waiting)?, *size),
+            Place::Device { path } => (FileMedium::open_device(path, waiting)?, 0),
         };
-        let medium: Arc<dyn Medium> = Arc::new(medium);
-        let superblock = match adopt::decide(adopt::look(&*medium)?, medium.size(), document) {
+        let superblock = match adopt::decide(
+            adopt::look(&medium)?,
+            wanted.max(medium.size()),
+            document,
+        ) {
             Decision::Open(superblock) => superblock,
             Decision::Format(geometry) => {
                 tracing::info!(drive = %document.drive, size = medium.size(), "formatting a blank medium");
+                medium.extend(wanted)?;
                 adopt::format(&medium, geometry, document)?
             }
             Decision::Refuse(refused) => return Err(Unopened::Refused(refused)),
@@ -270,7 +274,7 @@ impl Process {
         if superblock.document_generation > document.generation {
             return Err(Unopened::Outdated(superblock.document_generation));
         }
-        Ok(Store::open(medium, superblock)?)
+        Ok(Store::open(Arc::new(medium), superblock)?)
     }
 
     fn report(&self, state: DriveState, reason: &str, message: String) {

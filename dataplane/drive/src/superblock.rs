@@ -173,6 +173,15 @@ impl Superblock {
         })
     }
 
+    /// Writes it with the next counter over the older copy, so that a torn write leaves what was
+    /// there before. Durable when this returns.
+    pub fn write_next(mut self, medium: &dyn Medium) -> Result<Self, DiskError> {
+        self.counter += 1;
+        let copy = COPIES[usize::from(!self.counter.is_multiple_of(2))];
+        medium.write_at(copy, &self.encode(), Write::Durable)?;
+        Ok(self)
+    }
+
     /// Reads both copies.
     pub fn read(medium: &dyn Medium) -> Result<Copies, DiskError> {
         let mut found = Copies::None;
@@ -214,16 +223,12 @@ impl Superblocks {
         self.lock().clone()
     }
 
-    /// Changes it; durable when this returns. The older copy is the one written over, so a torn
-    /// write leaves what was there before.
+    /// Changes it; durable when this returns.
     pub fn update(&self, change: impl FnOnce(&mut Superblock)) -> Result<(), DiskError> {
         let mut now = self.lock();
         let mut next = now.clone();
         change(&mut next);
-        next.counter = now.counter + 1;
-        let copy = COPIES[usize::from(!next.counter.is_multiple_of(2))];
-        self.medium.write_at(copy, &next.encode(), Write::Durable)?;
-        *now = next;
+        *now = next.write_next(&*self.medium)?;
         Ok(())
     }
 

@@ -1,0 +1,202 @@
+//! The program itself.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+use weft_drive::superblock::{Copies, Superblock};
+use weft_spec::DOCUMENT_VERSION;
+use weft_spec::drive::{Adoption, DriveDocument, Medium, SliceGrant, SliceRequest};
+use weft_spec::ids::{ClusterUid, DocumentGeneration, DriveUid, SliceUid, VolumeUid};
+use weft_spec::keys::Key;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A running drive, killed when dropped.
+struct Running {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Running {
+    fn start(document: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_weft-drive"))
+            .args(["--document", &document.display().to_string()])
+            .env_remove("RUST_LOG")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (told, lines) = channel();
+        let stderr = child.stderr.take().unwrap();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let _ = told.send(line);
+            }
+        });
+        Self { child, lines }
+    }
+
+    /// Until a line of the log has this in it.
+    fn says(&self, what: &str) -> String {
+        let mut seen = String::new();
+        while let Ok(line) = self.lines.recv_timeout(DEADLINE) {
+            if line.contains(what) {
+                return line;
+            }
+            seen.push_str(&line);
+            seen.push('\n');
+        }
+        panic!("{what:?} was not logged; but:\n{seen}")
+    }
+
+    fn terminate(mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+struct Files {
+    directory: tempfile::TempDir,
+    document: DriveDocument,
+}
+
+impl Files {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let medium = Medium::File {
+            path: directory.path().join("d0.img"),
+            size: 64 << 20,
+        };
+        let request = SliceRequest {
+            volume: VolumeUid::random(),
+            size: 8 << 20,
+            overcommit_percent: 100,
+        };
+        let document = DriveDocument {
+            version: DOCUMENT_VERSION,
+            generation: DocumentGeneration(3),
+            cluster: ClusterUid::random(),
+            drive: DriveUid::random(),
+            name: "d0".into(),
+            medium,
+            adoption: Adoption::IfBlank,
+            port: free_port(),
+            key: Key::random(),
+            slices: vec![SliceGrant {
+                slice: SliceUid::random(),
+                request,
+            }],
+            control: None,
+        };
+        Self {
+            directory,
+            document,
+        }
+    }
+
+    fn medium(&self) -> PathBuf {
+        self.directory.path().join("d0.img")
+    }
+
+    fn write(&self) -> PathBuf {
+        let path = self.directory.path().join("document.json");
+        std::fs::write(&path, serde_json::to_vec(&self.document).unwrap()).unwrap();
+        path
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+#[test]
+fn a_drive_is_formatted_served_ended_and_served_again() {
+    let mut files = Files::new();
+    for generation in [3, 4] {
+        files.document.generation = DocumentGeneration(generation);
+        let running = Running::start(&files.write());
+        let line = running.says("serving");
+        assert!(line.contains("slices=1"), "{line}");
+        assert!(std::net::TcpStream::connect(("127.0.0.1", files.document.port)).is_ok());
+        assert_eq!(running.terminate(), Some(0));
+        let bytes = weft_block::MemoryDisk::from_bytes(std::fs::read(files.medium()).unwrap());
+        let Copies::Good(superblock) = Superblock::read(&bytes).unwrap() else {
+            panic!("no superblock")
+        };
+        assert_eq!(superblock.drive, files.document.drive);
+        assert_eq!(superblock.document_generation.0, generation);
+    }
+}
+
+#[test]
+fn a_foreign_medium_is_left_as_it_is_and_the_process_stays() {
+    let files = Files::new();
+    let mut bytes = vec![0; 64 << 20];
+    bytes[0x438..0x43a].copy_from_slice(&[0x53, 0xef]);
+    std::fs::write(files.medium(), &bytes).unwrap();
+    let running = Running::start(&files.write());
+    let line = running.says("ForeignData");
+    assert!(line.contains("ext4") && line.contains("wipe"), "{line}");
+    assert_eq!(running.terminate(), Some(0));
+    assert!(
+        std::fs::read(files.medium()).unwrap() == bytes,
+        "something was written"
+    );
+}
+
+#[test]
+fn a_second_process_waits_for_the_first_even_when_that_one_is_killed() {
+    let mut files = Files::new();
+    let mut first = Running::start(&files.write());
+    first.says("serving");
+    files.document.port = free_port();
+    let second = Running::start(&files.write());
+    second.says("waiting until it is gone");
+    first.child.kill().unwrap();
+    second.says("serving");
+    assert_eq!(second.terminate(), Some(0));
+}
+
+#[test]
+fn a_process_that_waits_for_the_medium_ends_when_asked() {
+    let files = Files::new();
+    let first = Running::start(&files.write());
+    first.says("serving");
+    let second = Running::start(&files.write());
+    second.says("waiting until it is gone");
+    assert_eq!(second.terminate(), Some(0));
+}
+
+#[test]
+fn an_older_document_than_the_medium_knows_is_not_served() {
+    let mut files = Files::new();
+    let running = Running::start(&files.write());
+    running.says("serving");
+    assert_eq!(running.terminate(), Some(0));
+    files.document.generation = DocumentGeneration(2);
+    let running = Running::start(&files.write());
+    let line = running.says("outdated");
+    assert!(line.contains("older than 3"), "{line}");
+}
+
+#[test]
+fn a_document_that_cannot_be_read_says_what_is_wrong_with_it() {
+    let mut files = Files::new();
+    files.document.version = 9;
+    let mut running = Running::start(&files.write());
+    running.says("version 9");
+    assert_eq!(running.child.wait().unwrap().code(), Some(1));
+}
