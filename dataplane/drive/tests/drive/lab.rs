@@ -31,7 +31,7 @@ pub fn connect(slice: SliceUid, host: &HostNqn) -> ConnectRequest {
         subsystem: nqn::slice(slice),
         host: host.expose().to_owned(),
         host_id: host.host_id(),
-        peer: "192.0.2.7:40000".parse().unwrap(),
+        peer: ([192, 0, 2, 7], 40000).into(),
     }
 }
 

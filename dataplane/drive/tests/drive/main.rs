@@ -1,5 +1,10 @@
 //! A whole drive: its gate, its wire, its process.
 
+#[cfg(test)]
+mod control;
+#[cfg(test)]
 mod gate;
+#[cfg(test)]
 mod lab;
+#[cfg(test)]
 mod process;

@@ -14,13 +14,13 @@ use weft_spec::keys::Key;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A running drive, killed when dropped.
-struct Running {
-    child: Child,
+pub struct Running {
+    pub child: Child,
     lines: Receiver<String>,
 }
 
 impl Running {
-    fn start(document: &Path) -> Self {
+    pub fn start(document: &Path) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_weft-drive"))
             .args(["--document", &document.display().to_string()])
             .env_remove("RUST_LOG")
@@ -38,7 +38,7 @@ impl Running {
     }
 
     /// Until a line of the log has this in it.
-    fn says(&self, what: &str) -> String {
+    pub fn says(&self, what: &str) -> String {
         let mut seen = String::new();
         while let Ok(line) = self.lines.recv_timeout(DEADLINE) {
             if line.contains(what) {
@@ -50,7 +50,7 @@ impl Running {
         panic!("{what:?} was not logged; but:\n{seen}")
     }
 
-    fn terminate(mut self) -> Option<i32> {
+    pub fn terminate(mut self) -> Option<i32> {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         self.child.wait().unwrap().code()
@@ -64,13 +64,13 @@ impl Drop for Running {
     }
 }
 
-struct Files {
-    directory: tempfile::TempDir,
-    document: DriveDocument,
+pub struct Files {
+    pub directory: tempfile::TempDir,
+    pub document: DriveDocument,
 }
 
 impl Files {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let medium = Medium::File {
             path: directory.path().join("d0.img"),
@@ -103,18 +103,18 @@ impl Files {
         }
     }
 
-    fn medium(&self) -> PathBuf {
+    pub fn medium(&self) -> PathBuf {
         self.directory.path().join("d0.img")
     }
 
-    fn write(&self) -> PathBuf {
+    pub fn write(&self) -> PathBuf {
         let path = self.directory.path().join("document.json");
         std::fs::write(&path, serde_json::to_vec(&self.document).unwrap()).unwrap();
         path
     }
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
