@@ -72,7 +72,8 @@ fn child(role: &str, log: &Path) -> ExitCode {
 }
 
 fn tests() -> ExitCode {
-    let all: [(&str, fn() -> Result<()>); 7] = [
+    type Test = (&'static str, fn() -> Result<()>);
+    let all: [Test; 7] = [
         (
             "a_child_that_dies_is_started_again",
             a_child_that_dies_is_started_again,

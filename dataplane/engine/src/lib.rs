@@ -1,1 +1,25 @@
-//! (being built)
+//! `weft-engine`: one process, one volume. It composes slices into a volume and exports it over
+//! NVMe/TCP (design sections 4 to 6).
+//!
+//! What waits does not decide, what decides does not wait:
+//!
+//! | file | what | waits |
+//! | --- | --- | --- |
+//! | [`plan`] | events in, actions out: inspect, fence, record, serve, park | no |
+//! | [`document`] | whether a newer document may replace the present one | no |
+//! | [`status`] | what is reported, computed from what was observed | no |
+//! | [`stack`], [`layers`] | the layers that the document asks for, as one `Disk` | |
+//! | [`gate`] | which hosts are admitted, and their associations | for an older association to end |
+//! | [`slice_link`] | inspects, connects and records at a slice's drive | yes |
+//! | [`control`] | the engine's end of the control link | yes |
+//! | [`run`] | the one loop: waits for events, gives them to the plan, does its actions | yes |
+
+pub mod control;
+pub mod document;
+pub mod gate;
+pub mod layers;
+pub mod plan;
+pub mod run;
+pub mod slice_link;
+pub mod stack;
+pub mod status;

@@ -1,0 +1,416 @@
+//! Who may use the volume: decides about each Connect of a host and keeps its association.
+//!
+//! A host is admitted if its NQN is, byte for byte, one that the accepted document names, and
+//! its host identifier is the one that goes with that NQN. A host has one association: a new
+//! one waits until every command of an older one has ended (`replication.md` rule 7).
+
+use async_trait::async_trait;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use weft_block::Disk;
+use weft_spec::engine::AllowedHost;
+use weft_spec::ids::{FencePair, VolumeUid};
+use weft_spec::nqn;
+use weft_transport::{Admission, ConnectRequest, Export, Gate, Refusal};
+
+/// How long a Connect waits for the end of the host's older association; then the host is told
+/// to come again, before its own time-out for Connect makes it drop the connection.
+const OLDER_TIMEOUT: Duration = Duration::from_secs(4);
+/// Controller identifiers that one process may use: [`Export::first_controller`] and 15 more.
+const CONTROLLERS_PER_BOOT: u64 = 16;
+/// So many ranges of identifiers lie below FFF0h, the first reserved one.
+const CONTROLLER_RANGES: u64 = 4094;
+
+/// The gate of one volume.
+pub struct HostGate {
+    subsystem: String,
+    export: Export,
+    state: Mutex<State>,
+    changed: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct State {
+    allowed: Vec<AllowedHost>,
+    live: Vec<Live>,
+    next: u64,
+}
+
+struct Live {
+    number: u64,
+    host: AllowedHost,
+    source: SocketAddr,
+    revoke: CancellationToken,
+}
+
+/// A live association, as it is reported.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Association {
+    /// Whose it is.
+    pub host: AllowedHost,
+    /// Source address of its admin queue.
+    pub source: SocketAddr,
+}
+
+impl HostGate {
+    /// A gate in front of `disk` that admits nobody yet.
+    pub fn new(volume: VolumeUid, pair: FencePair, disk: Arc<dyn Disk>) -> Arc<Self> {
+        let export = Export {
+            disk,
+            uuid: volume.0,
+            serial: volume.0.simple().to_string()[..20].to_owned(),
+            first_controller: first_controller(pair),
+            read_only: false,
+            vendor: None,
+        };
+        Arc::new(Self {
+            subsystem: nqn::volume(volume),
+            export,
+            state: Mutex::default(),
+            changed: watch::Sender::new(()),
+        })
+    }
+
+    /// From now on exactly these may connect. Associations of all others are ended: commands in
+    /// flight first.
+    pub fn admit(&self, hosts: &[AllowedHost]) {
+        let mut state = self.state();
+        state.allowed = hosts.to_vec();
+        for live in &state.live {
+            if !state.allowed.contains(&live.host) {
+                live.revoke.cancel();
+            }
+        }
+    }
+
+    /// Told after each association that begins or ends.
+    pub fn changed(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// The associations that live now, oldest first.
+    pub fn associations(&self) -> Vec<Association> {
+        let state = self.state();
+        let live = state.live.iter().map(|live| Association {
+            host: live.host.clone(),
+            source: live.source,
+        });
+        live.collect()
+    }
+
+    /// Whether no association is left of a host that has no right any more.
+    pub fn settled(&self) -> bool {
+        let state = self.state();
+        let mut live = state.live.iter();
+        live.all(|live| state.allowed.contains(&live.host))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held, and each change is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Admits, or tells which older association has to end first.
+    fn try_admit(self: &Arc<Self>, request: &ConnectRequest) -> Result<Option<Admission>, Refusal> {
+        let mut state = self.state();
+        let host = find(&state.allowed, &request.host)
+            .filter(|host| host.nqn.host_id() == request.host_id)
+            .ok_or(Refusal::InvalidHost)?
+            .clone();
+        let mut older = false;
+        for live in state.live.iter().filter(|live| live.host.nqn == host.nqn) {
+            live.revoke.cancel();
+            older = true;
+        }
+        if older {
+            return Ok(None);
+        }
+        let number = state.next;
+        state.next += 1;
+        let revoke = CancellationToken::new();
+        let export = Export {
+            read_only: host.read_only,
+            ..self.export.clone()
+        };
+        let source = SocketAddr::new(request.peer.ip().to_canonical(), request.peer.port());
+        tracing::info!(attachment = host.attachment, %source, "host admitted");
+        state.live.push(Live {
+            number,
+            host,
+            source,
+            revoke: revoke.clone(),
+        });
+        drop(state);
+        self.changed.send_replace(());
+        let ended = Box::new(Ended {
+            gate: self.clone(),
+            number,
+        });
+        Ok(Some(Admission {
+            export,
+            revoke,
+            ended,
+        }))
+    }
+
+    async fn admit_after_older(
+        self: &Arc<Self>,
+        request: &ConnectRequest,
+    ) -> Result<Admission, Refusal> {
+        let mut changed = self.changed();
+        loop {
+            changed.mark_unchanged();
+            if let Some(admission) = self.try_admit(request)? {
+                return Ok(admission);
+            }
+            changed.changed().await.map_err(|_| Refusal::Busy)?;
+        }
+    }
+}
+
+/// The gate as the target sees it.
+pub struct Door(pub Arc<HostGate>);
+
+#[async_trait]
+impl Gate for Door {
+    async fn connect(&self, request: ConnectRequest) -> Result<Admission, Refusal> {
+        if request.subsystem != self.0.subsystem {
+            return Err(Refusal::UnknownSubsystem);
+        }
+        let admitting = self.0.admit_after_older(&request);
+        let decided = tokio::time::timeout(OLDER_TIMEOUT, admitting).await;
+        let decided = decided.unwrap_or(Err(Refusal::Busy));
+        if let Err(refusal) = &decided {
+            let host = nqn::HostNqn::from_wire(&request.host);
+            tracing::warn!(%host, peer = %request.peer, ?refusal, "host not admitted");
+        }
+        decided
+    }
+}
+
+/// Held by the target as long as any command of the association runs or may start.
+struct Ended {
+    gate: Arc<HostGate>,
+    number: u64,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let mut state = self.gate.state();
+        if let Some(index) = state
+            .live
+            .iter()
+            .position(|live| live.number == self.number)
+        {
+            let live = state.live.remove(index);
+            tracing::info!(attachment = live.host.attachment, source = %live.source, "host left");
+        }
+        drop(state);
+        self.gate.changed.send_replace(());
+    }
+}
+
+/// Compares with every name, each to its end: the time taken tells nothing about a tag.
+fn find<'a>(allowed: &'a [AllowedHost], name: &str) -> Option<&'a AllowedHost> {
+    allowed.iter().fold(None, |found, host| {
+        if equal(host.nqn.expose().as_bytes(), name.as_bytes()) {
+            Some(host)
+        } else {
+            found
+        }
+    })
+}
+
+fn equal(a: &[u8], b: &[u8]) -> bool {
+    let differences = a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b));
+    a.len() == b.len() && std::hint::black_box(differences) == 0
+}
+
+/// A range of its own for each pair near in time (`nvme-tcp.md` section 1.6): the host sees that
+/// another process answers.
+fn first_controller(pair: FencePair) -> u16 {
+    let range = pair.term.0.wrapping_mul(8).wrapping_add(pair.boot.0) % CONTROLLER_RANGES;
+    u16::try_from(range * CONTROLLERS_PER_BOOT + 1).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::{document, host};
+    use bytes::{Bytes, BytesMut};
+    use std::task::Poll;
+    use tokio_test::task;
+    use uuid::Uuid;
+    use weft_block::{DiskError, Write};
+    use weft_spec::ids::{Boot, Term};
+
+    struct Nothing;
+
+    #[async_trait]
+    impl Disk for Nothing {
+        fn size(&self) -> u64 {
+            4096
+        }
+        async fn read(&self, _: u64, _: &mut BytesMut) -> Result<(), DiskError> {
+            Ok(())
+        }
+        async fn write(&self, _: u64, _: Bytes, _: Write) -> Result<(), DiskError> {
+            Ok(())
+        }
+        async fn flush(&self) -> Result<(), DiskError> {
+            Ok(())
+        }
+        async fn write_zeroes(&self, _: u64, _: u64) -> Result<(), DiskError> {
+            Ok(())
+        }
+        async fn discard(&self, _: u64, _: u64) -> Result<(), DiskError> {
+            Ok(())
+        }
+    }
+
+    fn door(hosts: &[AllowedHost]) -> Door {
+        let pair = FencePair {
+            term: Term(7),
+            boot: Boot(1),
+        };
+        let gate = HostGate::new(document(1).volume, pair, Arc::new(Nothing));
+        gate.admit(hosts);
+        Door(gate)
+    }
+
+    fn request(host: &AllowedHost) -> ConnectRequest {
+        ConnectRequest {
+            subsystem: nqn::volume(document(1).volume),
+            host: host.nqn.expose().to_owned(),
+            host_id: host.nqn.host_id(),
+            peer: "[::ffff:127.0.0.1]:5000".parse().unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_exact_name_with_its_identifier_is_admitted() {
+        let (known, other) = (host("n1", 1), host("n1", 2));
+        let door = door(std::slice::from_ref(&known));
+        let right = request(&known);
+        let table = [
+            ("another generation", request(&other), Refusal::InvalidHost),
+            (
+                "another identifier",
+                ConnectRequest {
+                    host_id: Uuid::nil(),
+                    ..right.clone()
+                },
+                Refusal::InvalidHost,
+            ),
+            (
+                "a name cut short",
+                ConnectRequest {
+                    host: right.host[..60].into(),
+                    ..right.clone()
+                },
+                Refusal::InvalidHost,
+            ),
+            (
+                "another volume",
+                ConnectRequest {
+                    subsystem: "nqn.x".into(),
+                    ..right.clone()
+                },
+                Refusal::UnknownSubsystem,
+            ),
+        ];
+        for (case, request, expected) in table {
+            assert_eq!(door.connect(request).await.err(), Some(expected), "{case}");
+        }
+        let admission = door.connect(right).await.unwrap();
+        assert!(!admission.export.read_only);
+        let source = door.0.associations()[0].source;
+        assert_eq!(
+            source,
+            "127.0.0.1:5000".parse().unwrap(),
+            "not the mapped form"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_host_removed_is_revoked_and_settled_only_when_it_has_ended() {
+        let known = host("n1", 1);
+        let door = door(std::slice::from_ref(&known));
+        let admission = door.connect(request(&known)).await.unwrap();
+        door.0.admit(&[]);
+        assert!(admission.revoke.is_cancelled());
+        assert!(!door.0.settled());
+        assert_eq!(
+            door.connect(request(&known)).await.err(),
+            Some(Refusal::InvalidHost)
+        );
+        drop(admission);
+        assert!(door.0.settled() && door.0.associations().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_host_that_comes_again_waits_for_the_end_of_its_older_association() {
+        let known = host("n1", 1);
+        let door = door(std::slice::from_ref(&known));
+        let older = door.connect(request(&known)).await.unwrap();
+        let mut newer = task::spawn(door.connect(request(&known)));
+        assert!(newer.poll().is_pending());
+        assert!(older.revoke.is_cancelled());
+        drop(older);
+        let Poll::Ready(Ok(newer)) = newer.poll() else {
+            panic!("still waits")
+        };
+        assert!(!newer.revoke.is_cancelled());
+        assert_eq!(door.0.associations().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_is_told_to_come_again_when_its_older_association_does_not_end() {
+        let known = host("n1", 1);
+        let door = door(std::slice::from_ref(&known));
+        let _older = door.connect(request(&known)).await.unwrap();
+        let mut newer = task::spawn(door.connect(request(&known)));
+        assert!(newer.poll().is_pending());
+        tokio::time::advance(OLDER_TIMEOUT).await;
+        assert!(newer.is_woken());
+        assert!(matches!(newer.poll(), Poll::Ready(Err(Refusal::Busy))));
+    }
+
+    #[tokio::test]
+    async fn a_host_with_a_read_only_right_gets_a_read_only_export() {
+        let known = AllowedHost {
+            read_only: true,
+            ..host("n1", 1)
+        };
+        let door = door(std::slice::from_ref(&known));
+        assert!(
+            door.connect(request(&known))
+                .await
+                .unwrap()
+                .export
+                .read_only
+        );
+    }
+
+    #[test]
+    fn neighbouring_pairs_have_ranges_of_their_own_within_the_valid_identifiers() {
+        let mut seen = std::collections::HashSet::new();
+        for (term, boot) in [(7, 1), (7, 2), (8, 1), (8, 2), (9, 1)] {
+            let pair = FencePair {
+                term: Term(term),
+                boot: Boot(boot),
+            };
+            assert!(seen.insert(first_controller(pair)), "{pair}");
+        }
+        for term in [0, 1, 511, 512, u64::MAX] {
+            let first = first_controller(FencePair {
+                term: Term(term),
+                boot: Boot(u64::MAX),
+            });
+            assert!(first >= 1 && first <= 0xFFEF - 15, "{first}");
+        }
+    }
+}

@@ -1,0 +1,464 @@
+//! The engine's loop: waits for what happens, gives it to the plan, does what the plan says.
+
+use crate::control::{EngineHandler, Put};
+use crate::document::DocumentError;
+use crate::gate::{Door, HostGate};
+use crate::plan::{Action, Engine, Event, Phase};
+use crate::slice_link;
+use crate::stack;
+use crate::status::{self, Wire};
+use anyhow::Context;
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use weft_control::client::Client;
+use weft_control::tls::{self, Identity};
+use weft_control::{push, server};
+use weft_spec::control::ControlLink;
+use weft_spec::engine::{EngineDocument, EngineStatus};
+use weft_spec::ids::{DocumentGeneration, FencePair, VolumeUid};
+use weft_transport::{ConnectOptions, Limits, PathState, ReconnectingDisk, RemoteDisk};
+
+/// Pause before the second inspection in a row, doubled up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Documents that wait for the loop; the operator puts one at a time.
+const PUTS: usize = 4;
+/// How long an engine that ends tries to deliver its last word.
+const LAST_WORD: Duration = Duration::from_secs(3);
+
+/// How an engine ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Asked to end, nobody uses it any more.
+    Left,
+    /// Met a newer pair: nothing may start it again.
+    Parked,
+}
+
+/// Serves the volume of this document until it is asked to end or fenced.
+pub async fn run(document: EngineDocument) -> anyhow::Result<Outcome> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let (puts, mut put) = mpsc::channel(PUTS);
+    let (engine, actions) = Engine::new(document);
+    let status = watch::Sender::new(status::status(&engine, &Wire::default(), &[]));
+    let control = engine.document().control.clone();
+    let control =
+        control.map(|link| Control::start(&link, engine.document().volume, &status, puts));
+    let control = control.transpose()?;
+    let mut runner = Runner::new(engine, status);
+    let mut ended = runner.perform(actions).await?;
+    while ended.is_none() {
+        let happened = runner.wait(&mut put, &mut terminate).await;
+        ended = runner.apply(happened).await?;
+    }
+    let Runner { status, engine, .. } = runner;
+    drop(status);
+    if let Some(control) = control {
+        control.end().await;
+    }
+    let outcome = ended.unwrap_or(Outcome::Left);
+    // A pod that is being deleted has done its duty once it is fenced.
+    Ok(if engine.terminating() {
+        Outcome::Left
+    } else {
+        outcome
+    })
+}
+
+/// What the loop wakes up for.
+enum Happened {
+    Event(Event),
+    Connected(Box<(FencePair, ConnectOptions, RemoteDisk)>),
+    Seen(Option<SocketAddr>),
+    Path(Box<PathState>),
+    Put(Put),
+    Associations,
+}
+
+struct Runner {
+    engine: Engine,
+    wire: Wire,
+    status: watch::Sender<EngineStatus>,
+    tasks: JoinSet<Happened>,
+    inspection: Option<AbortHandle>,
+    pauses: Pauses,
+    fenced: CancellationToken,
+    link: Option<Link>,
+    export: Option<JoinHandle<std::io::Result<()>>>,
+    waiting: VecDeque<(
+        DocumentGeneration,
+        oneshot::Sender<Result<(), DocumentError>>,
+    )>,
+}
+
+/// What exists once the fence was raised.
+struct Link {
+    disk: Arc<ReconnectingDisk>,
+    path: watch::Receiver<PathState>,
+    gate: Arc<HostGate>,
+    associations: watch::Receiver<()>,
+}
+
+impl Runner {
+    fn new(engine: Engine, status: watch::Sender<EngineStatus>) -> Self {
+        Self {
+            engine,
+            wire: Wire::default(),
+            status,
+            tasks: JoinSet::new(),
+            inspection: None,
+            pauses: Pauses::default(),
+            fenced: CancellationToken::new(),
+            link: None,
+            export: None,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    async fn wait(&mut self, puts: &mut mpsc::Receiver<Put>, terminate: &mut Signal) -> Happened {
+        loop {
+            tokio::select! {
+                () = self.fenced.cancelled() => return Happened::Event(Event::Fenced),
+                Some(task) = self.tasks.join_next() => match task {
+                    Ok(happened) => return happened,
+                    // Given up for a newer one.
+                    Err(error) if error.is_cancelled() => {}
+                    Err(error) => std::panic::resume_unwind(error.into_panic()),
+                },
+                happened = changed(&mut self.link) => return happened,
+                Some(put) = puts.recv() => return Happened::Put(put),
+                _ = terminate.recv() => return Happened::Event(Event::Terminate),
+            }
+        }
+    }
+
+    async fn apply(&mut self, happened: Happened) -> anyhow::Result<Option<Outcome>> {
+        let actions = match happened {
+            Happened::Event(event) => self.engine.step(event),
+            Happened::Connected(connected) => self.connected(*connected),
+            Happened::Seen(seen) => {
+                self.wire.seen_by_drive = seen;
+                Vec::new()
+            }
+            Happened::Path(path) => self.path(*path),
+            Happened::Put(put) => self.put(put),
+            Happened::Associations => {
+                let live = self
+                    .link
+                    .as_ref()
+                    .map_or(0, |link| link.gate.associations().len());
+                self.engine.step(Event::Associations(live))
+            }
+        };
+        self.perform(actions).await
+    }
+
+    async fn perform(&mut self, actions: Vec<Action>) -> anyhow::Result<Option<Outcome>> {
+        let mut ended = None;
+        for action in actions {
+            match action {
+                Action::Inspect => self.inspect(),
+                Action::Connect(pair) => self.connect(pair),
+                Action::Record(generation) => self.record(generation),
+                Action::Admit => {
+                    if let Some(link) = &self.link {
+                        link.gate.admit(self.engine.admitted());
+                    }
+                }
+                Action::Serve => self.serve().await?,
+                Action::Redirect(address) => {
+                    if let Some(link) = &self.link {
+                        link.disk.set_address(address);
+                    }
+                }
+                Action::Park => {
+                    // The hosts' connections end with it, without any answer.
+                    if let Some(export) = self.export.take() {
+                        export.abort();
+                    }
+                    ended = Some(Outcome::Parked);
+                }
+                Action::Leave => ended = Some(Outcome::Left),
+            }
+        }
+        if let Some(export) = &mut self.export
+            && export.is_finished()
+        {
+            export.await?.context("the export ended")?;
+        }
+        self.answer_puts();
+        self.report();
+        Ok(ended)
+    }
+
+    fn inspect(&mut self) {
+        let (document, pause) = (self.engine.document().clone(), self.pauses.next());
+        let task = self.tasks.spawn(async move {
+            tokio::time::sleep(pause).await;
+            Happened::Event(match slice_link::inspect(&document).await {
+                Ok(inspection) => Event::Inspected(inspection),
+                Err(error) => Event::Unreachable(error.to_string()),
+            })
+        });
+        self.give_up(Some(task));
+    }
+
+    fn connect(&mut self, pair: FencePair) {
+        let document = self.engine.document().clone();
+        let task = self.tasks.spawn(async move {
+            match slice_link::connect(&document, pair).await {
+                Ok((options, disk)) => Happened::Connected(Box::new((pair, options, disk))),
+                Err(error) => Happened::Event(Event::Unreachable(error.to_string())),
+            }
+        });
+        self.give_up(Some(task));
+    }
+
+    /// An inspection or Connect under way has no say any more; `newer` takes its place.
+    fn give_up(&mut self, newer: Option<AbortHandle>) {
+        if let Some(older) = std::mem::replace(&mut self.inspection, newer) {
+            older.abort();
+        }
+    }
+
+    fn connected(
+        &mut self,
+        (pair, options, first): (FencePair, ConnectOptions, RemoteDisk),
+    ) -> Vec<Action> {
+        if *self.engine.phase() != Phase::Connecting || pair != self.engine.pair() {
+            return Vec::new();
+        }
+        self.pauses = Pauses::default();
+        let disk = ReconnectingDisk::start(options, Some(first));
+        let document = self.engine.document();
+        let volume = stack::build(document, |_| disk.clone(), &self.fenced);
+        let gate = HostGate::new(document.volume, pair, volume);
+        let mut path = disk.state();
+        // What it is now is news to the loop.
+        path.mark_changed();
+        self.link = Some(Link {
+            associations: gate.changed(),
+            path,
+            disk,
+            gate,
+        });
+        tracing::info!(%pair, "fence raised");
+        self.engine.step(Event::Connected)
+    }
+
+    fn record(&mut self, generation: DocumentGeneration) {
+        let Some(link) = &self.link else { return };
+        let recording = slice_link::record(link.disk.clone(), generation);
+        self.tasks.spawn(async move {
+            Happened::Event(match recording.await {
+                Ok(generation) => Event::Recorded(generation),
+                Err(_fenced) => Event::Fenced,
+            })
+        });
+    }
+
+    async fn serve(&mut self) -> anyhow::Result<()> {
+        let Some(link) = &self.link else {
+            return Ok(());
+        };
+        let listener = listen(self.engine.document().port).await?;
+        let door = Arc::new(Door(link.gate.clone()));
+        self.export = Some(tokio::spawn(weft_transport::serve(
+            listener,
+            door,
+            Limits::default(),
+        )));
+        tracing::info!(port = self.engine.document().port, "serving");
+        Ok(())
+    }
+
+    fn path(&mut self, path: PathState) -> Vec<Action> {
+        let was_up = self.wire.path.as_ref().is_some_and(|path| path.connected);
+        let event = path_event(&path);
+        if path.connected {
+            // A new association has new ends.
+            self.pauses = Pauses::default();
+            if let Some(link) = &self.link {
+                let disk = link.disk.clone();
+                self.tasks
+                    .spawn(async move { Happened::Seen(slice_link::seen_by_drive(&disk).await) });
+            }
+            if !was_up {
+                tracing::info!(address = %path.address, "drive connected");
+            }
+        } else {
+            self.wire.seen_by_drive = None;
+            if was_up {
+                tracing::warn!(address = %path.address, reason = ?path.reason, "drive lost, I/O waits");
+            }
+        }
+        self.wire.path = Some(path);
+        self.engine.step(event)
+    }
+
+    fn put(&mut self, put: Put) -> Vec<Action> {
+        let generation = put.document.generation;
+        match self.engine.offer(*put.document) {
+            Ok(actions) => {
+                tracing::info!(%generation, "document taken");
+                // A new address deserves a try at once.
+                self.pauses = Pauses::default();
+                self.waiting.push_back((generation, put.answer));
+                actions
+            }
+            Err(refused) => {
+                tracing::warn!(%generation, %refused, "document refused");
+                let _asker_gone = put.answer.send(Err(refused));
+                Vec::new()
+            }
+        }
+    }
+
+    /// Answers each document that is in force, once no host without a right is left.
+    fn answer_puts(&mut self) {
+        let settled = self.link.as_ref().is_none_or(|link| link.gate.settled());
+        let parked = matches!(self.engine.phase(), Phase::Parked(_));
+        for _ in 0..self.waiting.len() {
+            let Some((generation, answer)) = self.waiting.pop_front() else {
+                return;
+            };
+            if parked {
+                let _asker_gone = answer.send(Err(DocumentError::Parked));
+            } else if settled && self.engine.in_force(generation) {
+                let _asker_gone = answer.send(Ok(()));
+            } else if !answer.is_closed() {
+                self.waiting.push_back((generation, answer));
+            }
+        }
+    }
+
+    fn report(&mut self) {
+        let associations = self.link.as_ref().map(|link| link.gate.associations());
+        let newest = status::status(&self.engine, &self.wire, &associations.unwrap_or_default());
+        self.status.send_if_modified(|present| {
+            if present.state != newest.state || present.reason != newest.reason {
+                tracing::info!(state = ?newest.state, reason = newest.reason, "{}", newest.message);
+            }
+            let differs = *present != newest;
+            *present = newest;
+            differs
+        });
+    }
+}
+
+async fn changed(link: &mut Option<Link>) -> Happened {
+    let Some(link) = link else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        Ok(()) = link.path.changed() => {
+            Happened::Path(Box::new(link.path.borrow_and_update().clone()))
+        }
+        Ok(()) = link.associations.changed() => Happened::Associations,
+        else => std::future::pending().await,
+    }
+}
+
+fn path_event(path: &PathState) -> Event {
+    let reason = || {
+        path.reason
+            .clone()
+            .unwrap_or_else(|| "the association ended".into())
+    };
+    match path {
+        PathState {
+            connected: true, ..
+        } => Event::PathUp,
+        PathState {
+            invalid_host: true, ..
+        } => Event::PathRefused(reason()),
+        _ => Event::PathLost(reason()),
+    }
+}
+
+/// Pauses between inspections that follow each other.
+#[derive(Default)]
+struct Pauses {
+    next: Duration,
+}
+
+impl Pauses {
+    fn next(&mut self) -> Duration {
+        let pause = self.next;
+        self.next = (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        pause
+    }
+}
+
+/// Both ends of the control link, while they run.
+struct Control {
+    push: JoinHandle<()>,
+    _server: AbortOnDropHandle<()>,
+}
+
+impl Control {
+    fn start(
+        link: &ControlLink,
+        volume: VolumeUid,
+        status: &watch::Sender<EngineStatus>,
+        puts: mpsc::Sender<Put>,
+    ) -> anyhow::Result<Self> {
+        let identity = Identity {
+            certificate: link.certificate.clone(),
+            key: link.key.clone(),
+        };
+        let client = Client::new(&identity, &link.operator_certificate, link.operator.clone())?;
+        let path = format!("/status/engine/{volume}");
+        let push = tokio::spawn(push::run(client, path, status.subscribe()));
+        let handler = Arc::new(EngineHandler {
+            operator: tls::fingerprint(&link.operator_certificate)?,
+            status: status.subscribe(),
+            puts,
+        });
+        let port = link.port;
+        let server = tokio::spawn(async move {
+            let served = match listen(port).await {
+                Ok(listener) => server::serve(listener, &identity, handler)
+                    .await
+                    .map_err(Into::into),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = served {
+                tracing::error!(
+                    port,
+                    error = format!("{error:#}"),
+                    "no control link; the operator cannot reach this engine"
+                );
+            }
+        });
+        Ok(Self {
+            push,
+            _server: AbortOnDropHandle::new(server),
+        })
+    }
+
+    /// Delivers the last status, if the operator takes it in time. The server goes with `self`.
+    async fn end(self) {
+        if tokio::time::timeout(LAST_WORD, self.push).await.is_err() {
+            tracing::warn!("the operator has not taken the last status");
+        }
+    }
+}
+
+/// On all addresses, of both families where there are two.
+async fn listen(port: u16) -> anyhow::Result<TcpListener> {
+    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+        Ok(listener) => Ok(listener),
+        Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
+            .await
+            .with_context(|| format!("cannot listen on port {port}")),
+    }
+}
