@@ -3,10 +3,14 @@
 //! | file | what |
 //! | --- | --- |
 //! | `initiator/error.rs` | why a Connect did not succeed |
+//! | `initiator/queue.rs` | one queue: socket, state machine, keep-alive |
+//! | `initiator/handshake.rs` | from a socket to an identified namespace |
 //! | `initiator/remote.rs` | [`RemoteDisk`]: one association, lost once it is lost |
 //! | `initiator/reconnecting.rs` | [`ReconnectingDisk`]: holds requests while there is no association |
 
 mod error;
+mod handshake;
+mod queue;
 mod reconnecting;
 mod remote;
 

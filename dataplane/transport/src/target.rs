@@ -1,5 +1,12 @@
 //! The NVMe/TCP target: one listener, any number of subsystems, each Connect decided by a [`Gate`].
 
+mod association;
+mod connection;
+mod execute;
+mod listener;
+
+pub use listener::serve;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::net::SocketAddr;
@@ -116,17 +123,5 @@ impl Default for Limits {
             queue_memory: 4 << 20,
             handshake: std::time::Duration::from_secs(5),
         }
-    }
-}
-
-/// Serves the listener until dropped: then all connections end at once.
-pub async fn serve(
-    listener: tokio::net::TcpListener,
-    gate: Arc<dyn Gate>,
-    limits: Limits,
-) -> std::io::Result<()> {
-    let _ = (gate, limits);
-    loop {
-        drop(listener.accept().await?);
     }
 }

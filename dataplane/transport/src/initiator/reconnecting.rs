@@ -4,8 +4,10 @@ use super::{ConnectOptions, RemoteDisk};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use tokio::sync::watch;
+use tokio::time::{Duration, sleep};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use weft_block::{Disk, DiskError, ErrorKind, Write};
 
@@ -34,6 +36,19 @@ pub struct PathState {
 /// what was not answered.
 pub struct ReconnectingDisk {
     state: watch::Sender<PathState>,
+    current: watch::Sender<Option<Arc<RemoteDisk>>>,
+    address: watch::Sender<SocketAddr>,
+    stopped: CancellationToken,
+}
+
+/// Waits between attempts: at once, then ever longer. A bound on how often, never on how long.
+fn pause(failures: u32) -> Duration {
+    match failures {
+        0 => Duration::ZERO,
+        n => {
+            (Duration::from_millis(25) * 2u32.saturating_pow(n.min(6))).min(Duration::from_secs(1))
+        }
+    }
 }
 
 impl ReconnectingDisk {
@@ -43,21 +58,36 @@ impl ReconnectingDisk {
         let state = PathState {
             connected: false,
             address: options.address,
-            local: first.as_ref().map(RemoteDisk::local),
+            local: None,
             subsystem: None,
             namespace_uuid: None,
             size: 0,
             invalid_host: false,
             reason: None,
         };
-        Arc::new(Self {
+        let disk = Arc::new(Self {
             state: watch::Sender::new(state),
-        })
+            current: watch::Sender::new(None),
+            address: watch::Sender::new(options.address),
+            stopped: CancellationToken::new(),
+        });
+        let first = first.map(Arc::new);
+        if let Some(first) = &first {
+            disk.connected(first.clone());
+        }
+        tokio::spawn(keep_connected(
+            Arc::downgrade(&disk),
+            disk.stopped.clone(),
+            options,
+            first,
+        ));
+        disk
     }
 
     /// From now on connects there; an association with another address is given up.
     pub fn set_address(&self, address: SocketAddr) {
-        self.state.send_modify(|state| state.address = address);
+        self.address
+            .send_if_modified(|old| std::mem::replace(old, address) != address);
     }
 
     /// The path's state, told at each change.
@@ -67,16 +97,132 @@ impl ReconnectingDisk {
 
     /// The association of now, for vendor specific commands.
     pub fn current(&self) -> Option<Arc<RemoteDisk>> {
-        None
+        self.current.borrow().clone()
     }
 
     /// Ends it: requests held or sent later fail with [`ErrorKind::Gone`], the association is
     /// ended in order.
-    pub async fn stop(&self) {}
+    pub async fn stop(&self) {
+        self.stopped.cancel();
+        let current = self.current.send_replace(None);
+        if let Some(remote) = current {
+            remote.disconnect().await;
+        }
+    }
+
+    fn connected(&self, remote: Arc<RemoteDisk>) {
+        self.state.send_modify(|state| {
+            state.connected = true;
+            state.local = Some(remote.local());
+            state.subsystem = Some(remote.subsystem().to_owned());
+            state.namespace_uuid = Some(remote.namespace_uuid());
+            state.size = remote.size();
+            state.invalid_host = false;
+            state.reason = None;
+        });
+        self.current.send_replace(Some(remote));
+    }
+
+    fn disconnected(&self, address: SocketAddr, reason: String, invalid_host: bool) {
+        self.current.send_replace(None);
+        self.state.send_if_modified(|state| {
+            let next = PathState {
+                connected: false,
+                address,
+                invalid_host,
+                reason: Some(reason),
+                ..state.clone()
+            };
+            std::mem::replace(state, next.clone()) != next
+        });
+    }
+
+    /// The next association that is not `than`.
+    async fn other(&self, than: Option<&Arc<RemoteDisk>>) -> Result<Arc<RemoteDisk>, DiskError> {
+        let mut current = self.current.subscribe();
+        let fresh = current.wait_for(|now| match (now, than) {
+            (Some(now), Some(than)) => !Arc::ptr_eq(now, than) && !now.is_closed(),
+            (Some(now), None) => !now.is_closed(),
+            (None, _) => false,
+        });
+        tokio::select! {
+            biased;
+            () = self.stopped.cancelled() => Err(gone()),
+            remote = fresh => remote.ok().and_then(|now| now.clone()).ok_or_else(gone),
+        }
+    }
+}
+
+impl Drop for ReconnectingDisk {
+    fn drop(&mut self) {
+        self.stopped.cancel();
+    }
+}
+
+/// Connects, waits for the loss, and begins again, until nobody holds the disk any more.
+async fn keep_connected(
+    disk: Weak<ReconnectingDisk>,
+    stopped: CancellationToken,
+    mut options: ConnectOptions,
+    mut remote: Option<Arc<RemoteDisk>>,
+) {
+    let Some(mut address) = disk.upgrade().map(|disk| disk.address.subscribe()) else {
+        return;
+    };
+    let mut failures = 0u32;
+    loop {
+        if let Some(remote) = remote.take() {
+            failures = 0;
+            tokio::select! {
+                () = stopped.cancelled() => return,
+                () = remote.closed() => {}
+                // An error says that the disk is gone, and with it the token is cancelled.
+                _ = address.changed() => remote.disconnect().await,
+            }
+            let Some(disk) = disk.upgrade() else { return };
+            disk.disconnected(options.address, "the connection was lost".to_owned(), false);
+        }
+        options.address = *address.borrow_and_update();
+        let attempt = async {
+            sleep(pause(failures)).await;
+            RemoteDisk::connect(options.clone()).await
+        };
+        let attempt = tokio::select! {
+            () = stopped.cancelled() => return,
+            _ = address.changed() => { failures = 0; continue }
+            attempt = attempt => attempt,
+        };
+        let Some(disk) = disk.upgrade() else { return };
+        match attempt {
+            Ok(connected) => {
+                let connected = Arc::new(connected);
+                disk.connected(connected.clone());
+                remote = Some(connected);
+            }
+            Err(error) => {
+                failures = failures.saturating_add(1);
+                disk.disconnected(options.address, error.to_string(), error.is_invalid_host());
+            }
+        }
+    }
 }
 
 fn gone() -> DiskError {
     DiskError::new(ErrorKind::Gone, "stopped")
+}
+
+/// Runs a request on the association of now, and again on the next one as long as it is lost.
+macro_rules! persist {
+    ($disk:ident, $remote:ident, $request:expr) => {{
+        let mut last = None;
+        loop {
+            let $remote = $disk.other(last.as_ref()).await?;
+            match $request.await {
+                Err(error) if error.kind() == ErrorKind::Gone => last = Some($remote),
+                result => return result,
+            }
+        }
+    }};
 }
 
 #[async_trait]
@@ -85,23 +231,23 @@ impl Disk for ReconnectingDisk {
         self.state.borrow().size
     }
 
-    async fn read(&self, _offset: u64, _into: &mut BytesMut) -> Result<(), DiskError> {
-        Err(gone())
+    async fn read(&self, offset: u64, into: &mut BytesMut) -> Result<(), DiskError> {
+        persist!(self, remote, remote.read(offset, into))
     }
 
-    async fn write(&self, _offset: u64, _data: Bytes, _mode: Write) -> Result<(), DiskError> {
-        Err(gone())
+    async fn write(&self, offset: u64, data: Bytes, mode: Write) -> Result<(), DiskError> {
+        persist!(self, remote, remote.write(offset, data.clone(), mode))
     }
 
     async fn flush(&self) -> Result<(), DiskError> {
-        Err(gone())
+        persist!(self, remote, remote.flush())
     }
 
-    async fn write_zeroes(&self, _offset: u64, _length: u64) -> Result<(), DiskError> {
-        Err(gone())
+    async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+        persist!(self, remote, remote.write_zeroes(offset, length))
     }
 
-    async fn discard(&self, _offset: u64, _length: u64) -> Result<(), DiskError> {
-        Err(gone())
+    async fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+        persist!(self, remote, remote.discard(offset, length))
     }
 }

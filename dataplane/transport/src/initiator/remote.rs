@@ -1,12 +1,29 @@
 //! One association: an admin queue and one I/O queue.
 
 use super::ConnectError;
+use super::handshake::{Association, associate};
+use super::queue::Shared;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use futures::future::try_join_all;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use tokio::time::{Duration, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use uuid::Uuid;
-use weft_block::{Disk, DiskError, ErrorKind, Write};
+use weft_block::{BLOCK, Disk, DiskError, ErrorKind, Write};
+use weft_nvme::command::fabrics::FabricsCommand;
+use weft_nvme::command::{AdminCommand, BlockRange, Cqe, IoCommand, encode_ranges};
+use weft_nvme::initiator::Payload;
+use weft_nvme::property;
+
+/// How long the target may take to hear that it is left.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Most bytes of one Write Zeroes: 65,536 blocks (NVM section 3.2.8).
+const MAX_ZEROES: u64 = 65_536 * BLOCK;
+/// Most bytes of one range of Dataset Management that stays a whole number of chunks.
+const MAX_DISCARD: u64 = 1 << 40;
 
 /// Whom to connect to, and as whom.
 #[derive(Clone, Debug)]
@@ -53,55 +70,77 @@ impl ConnectOptions {
 /// A namespace behind one association. When the association is lost, requests pending and later
 /// fail with [`ErrorKind::Gone`]; the object is then of no more use.
 pub struct RemoteDisk {
-    local: SocketAddr,
-    subsystem: String,
-    uuid: Uuid,
-    size: u64,
+    association: Association,
     closed: CancellationToken,
 }
 
 impl RemoteDisk {
     /// Runs the whole sequence until the namespace is identified.
     pub async fn connect(options: ConnectOptions) -> Result<RemoteDisk, ConnectError> {
-        Err(ConnectError::Protocol(format!(
-            "nothing connects to {} yet",
-            options.address
-        )))
+        let closed = CancellationToken::new();
+        let shared = Shared {
+            closed: closed.clone(),
+            heard: Arc::new(AtomicBool::new(true)),
+        };
+        // Ends the queues' tasks also when the caller gives up in the middle.
+        let guard = closed.clone().drop_guard();
+        let association = associate(&options, &shared).await?;
+        guard.disarm();
+        Ok(Self {
+            association,
+            closed,
+        })
     }
 
     /// Local address of the admin queue's socket.
     pub fn local(&self) -> SocketAddr {
-        self.local
+        self.association.admin.local
     }
 
     /// SUBNQN that Identify Controller answered.
     pub fn subsystem(&self) -> &str {
-        &self.subsystem
+        &self.association.controller.subsystem
     }
 
     /// UUID of the namespace.
     pub fn namespace_uuid(&self) -> Uuid {
-        self.uuid
+        self.association.namespace.uuid
     }
 
     /// Vendor specific admin command, controller to host: `length` bytes.
     pub async fn vendor_get(
         &self,
-        _opcode: u8,
-        _cdw10: u32,
-        _length: u32,
+        opcode: u8,
+        cdw10: u32,
+        length: u32,
     ) -> Result<Bytes, DiskError> {
-        Err(gone())
+        let sqe = AdminCommand::Vendor { opcode, cdw10 }.to_sqe();
+        let length = usize::try_from(length).map_err(|_| too_large())?;
+        let done = self
+            .association
+            .admin
+            .ask(sqe, length)
+            .await
+            .ok_or_else(gone)?;
+        self.check(&done.cqe, "vendor command", 0)?;
+        Ok(done.data.freeze())
     }
 
     /// Vendor specific admin command, host to controller.
-    pub async fn vendor_put(
-        &self,
-        _opcode: u8,
-        _cdw10: u32,
-        _data: Bytes,
-    ) -> Result<(), DiskError> {
-        Err(gone())
+    pub async fn vendor_put(&self, opcode: u8, cdw10: u32, data: Bytes) -> Result<(), DiskError> {
+        let sqe = AdminCommand::Vendor { opcode, cdw10 }.to_sqe();
+        let done = self
+            .association
+            .admin
+            .tell(sqe, data)
+            .await
+            .ok_or_else(gone)?;
+        self.check(&done.cqe, "vendor command", 0)
+    }
+
+    /// Whether the association is lost or ended.
+    pub fn is_closed(&self) -> bool {
+        self.closed.is_cancelled()
     }
 
     /// Resolves when the association is lost or ended.
@@ -111,6 +150,79 @@ impl RemoteDisk {
 
     /// Ends the association in order (CC.SHN, then the sockets).
     pub async fn disconnect(&self) {
+        let value = u64::from(property::CC_ENABLED | property::CC_SHUTDOWN);
+        let shutdown = FabricsCommand::PropertySet {
+            offset: property::CC,
+            wide: false,
+            value,
+        };
+        // A target that does not answer is left all the same.
+        let _answer = timeout(FAREWELL, self.association.admin.ask(shutdown.to_sqe(), 0)).await;
+        self.closed.cancel();
+    }
+
+    /// Turns a completion into a result (`nvme-tcp.md` section 1.5).
+    fn check(&self, cqe: &Cqe, what: &str, offset: u64) -> Result<(), DiskError> {
+        let status = cqe.status();
+        if status.is_success() {
+            return Ok(());
+        }
+        let kind = match status.code() {
+            0x001 | 0x002 => ErrorKind::Unsupported,
+            0x020 => ErrorKind::ReadOnly,
+            0x080 => ErrorKind::OutOfRange,
+            0x081 => ErrorKind::NoSpace,
+            0x083 => ErrorKind::Fenced,
+            0x280 => ErrorKind::MediaWrite,
+            0x281 => ErrorKind::MediaRead,
+            // Path related, command sequence, transient: this association does not serve; the
+            // next one may. Nothing of it is lost, since the request is sent again.
+            _ => {
+                self.closed.cancel();
+                ErrorKind::Gone
+            }
+        };
+        Err(DiskError::new(
+            kind,
+            format!("{what} at byte {offset}: status {status:?}"),
+        ))
+    }
+
+    fn max_transfer(&self) -> u64 {
+        u64::from(self.association.controller.max_transfer)
+    }
+
+    async fn run(
+        &self,
+        command: IoCommand,
+        payload: Payload,
+        what: &str,
+        offset: u64,
+    ) -> Result<BytesMut, DiskError> {
+        let done = self
+            .association
+            .io
+            .command(command.to_sqe(), payload)
+            .await
+            .ok_or_else(gone)?;
+        self.check(&done.cqe, what, offset)?;
+        Ok(done.data)
+    }
+
+    async fn read_part(&self, offset: u64, part: BytesMut) -> Result<BytesMut, DiskError> {
+        let range = range(offset, part.len() as u64)?;
+        self.run(
+            IoCommand::Read { range },
+            Payload::ToHost(part),
+            "read",
+            offset,
+        )
+        .await
+    }
+}
+
+impl Drop for RemoteDisk {
+    fn drop(&mut self) {
         self.closed.cancel();
     }
 }
@@ -119,29 +231,117 @@ fn gone() -> DiskError {
     DiskError::new(ErrorKind::Gone, "association lost")
 }
 
+fn too_large() -> DiskError {
+    DiskError::new(ErrorKind::OutOfRange, "more bytes than fit in memory")
+}
+
+fn range(offset: u64, length: u64) -> Result<BlockRange, DiskError> {
+    if length == 0 || !offset.is_multiple_of(BLOCK) || !length.is_multiple_of(BLOCK) {
+        let text = format!("{length} bytes at byte {offset} are not whole blocks");
+        return Err(DiskError::new(ErrorKind::OutOfRange, text));
+    }
+    Ok(BlockRange {
+        start: offset / BLOCK,
+        count: length / BLOCK,
+    })
+}
+
+/// Pieces of a range, none longer than `most`: offset and length of each.
+fn pieces(offset: u64, length: u64, most: u64) -> impl Iterator<Item = (u64, u64)> {
+    let most = most.max(BLOCK);
+    (0..length.div_ceil(most)).map(move |n| (offset + n * most, most.min(length - n * most)))
+}
+
 #[async_trait]
 impl Disk for RemoteDisk {
     fn size(&self) -> u64 {
-        self.size
+        self.association.namespace.size
     }
 
-    async fn read(&self, _offset: u64, _into: &mut BytesMut) -> Result<(), DiskError> {
-        Err(gone())
+    async fn read(&self, offset: u64, into: &mut BytesMut) -> Result<(), DiskError> {
+        let length = into.len();
+        let mut rest = std::mem::take(into);
+        let parts = pieces(offset, length as u64, self.max_transfer()).map(|(at, count)| {
+            let count = usize::try_from(count).unwrap_or(usize::MAX).min(rest.len());
+            self.read_part(at, rest.split_to(count))
+        });
+        let parts: Vec<_> = parts.collect();
+        match try_join_all(parts).await {
+            Ok(parts) => {
+                for part in parts {
+                    into.unsplit(part);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                *into = BytesMut::zeroed(length);
+                Err(error)
+            }
+        }
     }
 
-    async fn write(&self, _offset: u64, _data: Bytes, _mode: Write) -> Result<(), DiskError> {
-        Err(gone())
+    async fn write(&self, offset: u64, data: Bytes, mode: Write) -> Result<(), DiskError> {
+        let fua = mode == Write::Durable;
+        let parts = pieces(offset, data.len() as u64, self.max_transfer()).map(|(at, count)| {
+            let from = usize::try_from(at - offset)
+                .unwrap_or(usize::MAX)
+                .min(data.len());
+            let to = from
+                .saturating_add(usize::try_from(count).unwrap_or(usize::MAX))
+                .min(data.len());
+            let part = data.slice(from..to);
+            async move {
+                let range = range(at, part.len() as u64)?;
+                let command = IoCommand::Write { range, fua };
+                self.run(command, Payload::ToController(part), "write", at)
+                    .await
+                    .map(drop)
+            }
+        });
+        try_join_all(parts.collect::<Vec<_>>()).await.map(drop)
     }
 
     async fn flush(&self) -> Result<(), DiskError> {
-        Err(gone())
+        self.run(IoCommand::Flush, Payload::None, "flush", 0)
+            .await
+            .map(drop)
     }
 
-    async fn write_zeroes(&self, _offset: u64, _length: u64) -> Result<(), DiskError> {
-        Err(gone())
+    async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+        for (at, count) in pieces(offset, length, MAX_ZEROES) {
+            let range = range(at, count)?;
+            let command = IoCommand::WriteZeroes {
+                range,
+                deallocate: true,
+                fua: false,
+            };
+            self.run(command, Payload::None, "write zeroes", at).await?;
+        }
+        Ok(())
     }
 
-    async fn discard(&self, _offset: u64, _length: u64) -> Result<(), DiskError> {
-        Err(gone())
+    async fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+        for (at, count) in pieces(offset, length, MAX_DISCARD) {
+            let data = Bytes::from(encode_ranges(&[range(at, count)?]));
+            let command = IoCommand::DatasetManagement {
+                ranges: 1,
+                deallocate: true,
+            };
+            self.run(command, Payload::ToController(data), "discard", at)
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_cover_the_range_and_none_is_too_long() {
+        let all: Vec<_> = pieces(4096, 20_480, 8192).collect();
+        assert_eq!(all, [(4096, 8192), (12_288, 8192), (20_480, 4096)]);
+        assert_eq!(pieces(0, 4096, 1 << 20).collect::<Vec<_>>(), [(0, 4096)]);
     }
 }

@@ -1,0 +1,372 @@
+//! One connection: bytes from the socket become commands, answers become bytes, and the first
+//! command says which association it belongs to.
+
+use super::association::{Association, Associations};
+use super::execute::{self, Answer};
+use super::{ConnectRequest, Gate, Limits, Refusal};
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use std::io::{self, ErrorKind, IoSlice};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::time::{Duration, Instant, sleep_until};
+use weft_nvme::command::fabrics;
+use weft_nvme::command::fabrics::{
+    BadParameter, Connect, ConnectData, DYNAMIC_CONTROLLER, FabricsCommand,
+};
+use weft_nvme::status::Status;
+use weft_nvme::target::{self as nvme, Command, Tag};
+
+/// Pieces sent with one system call.
+const SLICES: usize = 64;
+/// How long answers and a termination request may take to leave when a connection ends.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What all connections of a listener share.
+pub(super) struct Server {
+    pub gate: Arc<dyn Gate>,
+    pub limits: Limits,
+    pub associations: Associations,
+}
+
+/// The queue that a connection has become.
+struct Queue {
+    association: Arc<Association>,
+    /// 0 is the admin queue.
+    number: u16,
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        if self.number == 0 {
+            // The I/O queues go with the admin queue (Fabrics section 2.2).
+            self.association.ending.cancel();
+        } else {
+            self.association.free_queue(self.number);
+        }
+    }
+}
+
+/// What a connection waits for.
+enum Event {
+    Socket,
+    Answer(Answer),
+    Ending,
+    Late,
+}
+
+pub(super) struct Connection {
+    server: Arc<Server>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    nvme: nvme::Connection,
+    queue: Option<Queue>,
+    running: FuturesUnordered<BoxFuture<'static, Answer>>,
+    /// Until when the handshake must be over, or the host be heard of again.
+    deadline: Option<Instant>,
+    /// Nothing more is read.
+    closing: bool,
+}
+
+impl Connection {
+    pub fn new(server: Arc<Server>, stream: TcpStream, peer: SocketAddr) -> Self {
+        let deadline = Some(Instant::now() + server.limits.handshake);
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        Self {
+            server,
+            stream,
+            peer,
+            nvme: nvme::Connection::new(),
+            queue: None,
+            running: FuturesUnordered::new(),
+            deadline,
+            closing: false,
+        }
+    }
+
+    /// Runs until the host or the gate ends it. Commands that run are waited for: only then is the
+    /// association let go of.
+    pub async fn run(mut self) {
+        if let Err(error) = self.serve().await {
+            tracing::debug!(peer = %self.peer, %error, "connection ended");
+        }
+        while self.running.next().await.is_some() {}
+    }
+
+    async fn serve(&mut self) -> io::Result<()> {
+        self.stream.set_nodelay(true)?;
+        loop {
+            let at_end = !self.closing && self.receive()?;
+            self.execute().await;
+            self.send()?;
+            if at_end {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            if self.closing && self.running.is_empty() {
+                return self.farewell().await;
+            }
+            match self.wait().await? {
+                Event::Socket => {}
+                Event::Answer(answer) => self.answer_all(answer),
+                Event::Ending => self.closing = true,
+                Event::Late => self.late()?,
+            }
+        }
+    }
+
+    async fn wait(&mut self) -> io::Result<Event> {
+        let room = self.nvme.outbox().len() <= self.server.limits.queue_memory;
+        let interest = match (!self.closing && room, !self.nvme.outbox().is_empty()) {
+            (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
+            (true, false) => Some(Interest::READABLE),
+            (false, true) => Some(Interest::WRITABLE),
+            (false, false) => None,
+        };
+        let ending = self
+            .queue
+            .as_ref()
+            .filter(|_| !self.closing)
+            .map(|q| q.association.ending.clone());
+        let deadline = self.deadline;
+        tokio::select! {
+            biased;
+            Some(answer) = self.running.next() => Ok(Event::Answer(answer)),
+            ready = async { self.stream.ready(interest.unwrap_or(Interest::READABLE)).await }, if interest.is_some() => {
+                ready.map(|_| Event::Socket)
+            }
+            () = async { if let Some(ending) = &ending { ending.cancelled().await } }, if ending.is_some() => Ok(Event::Ending),
+            () = async { if let Some(deadline) = deadline { sleep_until(deadline).await } }, if deadline.is_some() => Ok(Event::Late),
+        }
+    }
+
+    /// Takes what the socket has; true at its end.
+    fn receive(&mut self) -> io::Result<bool> {
+        match self.stream.try_read_buf(&mut self.nvme.buffer()) {
+            Ok(0) => Ok(true),
+            Ok(count) => {
+                self.nvme.received(count);
+                if let Some(queue) = &self.queue {
+                    queue.association.hear();
+                }
+                Ok(false)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Starts every command that has come whole.
+    async fn execute(&mut self) {
+        while !self.closing {
+            match self.nvme.next_command() {
+                Ok(Some(command)) => self.start(command).await,
+                Ok(None) => return,
+                Err(fault) => {
+                    tracing::warn!(peer = %self.peer, %fault, "connection terminated");
+                    self.closing = true;
+                }
+            }
+        }
+    }
+
+    async fn start(&mut self, command: Command) {
+        let Some(queue) = &self.queue else {
+            return self.connect(command).await;
+        };
+        let association = queue.association.clone();
+        let mut running = if queue.number == 0 {
+            execute::admin(association, command).boxed()
+        } else {
+            execute::io(association, command).boxed()
+        };
+        // Most admin commands, and I/O on memory, need not wait.
+        match (&mut running).now_or_never() {
+            Some(answer) => self.answer(answer),
+            None => self.running.push(running),
+        }
+    }
+
+    fn answer_all(&mut self, first: Answer) {
+        self.answer(first);
+        while let Some(Some(answer)) = self.running.next().now_or_never() {
+            self.answer(answer);
+        }
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        match answer {
+            Answer::Plain(tag, status, result) => self.nvme.complete(tag, status, result),
+            Answer::Data(tag, data) => self.nvme.complete_with(tag, data, 0),
+            Answer::Held => {}
+        }
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        while !self.nvme.outbox().is_empty() {
+            let outbox = self.nvme.outbox();
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let used = outbox.slices(&mut slices);
+            match self
+                .stream
+                .try_write_vectored(slices.get(..used).unwrap_or_default())
+            {
+                Ok(sent) => outbox.advance(sent),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the last bytes leave.
+    async fn farewell(&mut self) -> io::Result<()> {
+        let until = Instant::now() + FAREWELL;
+        while !self.nvme.outbox().is_empty() {
+            tokio::time::timeout_at(until, self.stream.writable()).await??;
+            self.send()?;
+        }
+        Ok(())
+    }
+
+    /// The handshake took too long, or the host was not heard of for its keep-alive time
+    /// (Base section 3.9).
+    fn late(&mut self) -> io::Result<()> {
+        match &self.queue {
+            Some(queue) if queue.association.was_heard() => {
+                self.deadline = keep_alive(&queue.association);
+                Ok(())
+            }
+            _ => Err(ErrorKind::TimedOut.into()),
+        }
+    }
+
+    async fn connect(&mut self, command: Command) {
+        let tag = command.tag;
+        match self.admit(&command).await {
+            Ok((queue, connect)) => {
+                self.nvme.admit(nvme::Limits {
+                    depth: connect.sqsize.saturating_add(1),
+                    memory: self.server.limits.queue_memory,
+                    flow_control: !connect.no_flow_control,
+                });
+                self.nvme.complete_connect(tag, queue.association.id);
+                // One keep-alive for the association: the admin queue's connection keeps the time.
+                self.deadline = (queue.number == 0)
+                    .then(|| keep_alive(&queue.association))
+                    .flatten();
+                self.queue = Some(queue);
+            }
+            Err((status, result)) => self.refuse(tag, status, result),
+        }
+    }
+
+    fn refuse(&mut self, tag: Tag, status: Status, result: u64) {
+        self.nvme.complete(tag, status, result);
+        self.closing = true;
+    }
+
+    async fn admit(&mut self, command: &Command) -> Result<(Queue, Connect), (Status, u64)> {
+        if command.sqe.opcode != fabrics::OPCODE {
+            return Err((Status::COMMAND_SEQUENCE, 0));
+        }
+        let connect = match FabricsCommand::parse(&command.sqe).map_err(|status| (status, 0))? {
+            FabricsCommand::Connect(connect) => connect,
+            _ => return Err((Status::COMMAND_SEQUENCE, 0)),
+        };
+        let data = ConnectData::parse(&command.data).map_err(bad)?;
+        if connect.sqsize == 0 || connect.sqsize >= self.server.limits.queue_size {
+            return Err(bad(BadParameter::SqSize));
+        }
+        let association = match connect.queue {
+            0 => self.admit_host(&connect, data).await?,
+            queue => self.admit_queue(queue, &data)?,
+        };
+        Ok((
+            Queue {
+                association,
+                number: connect.queue,
+            },
+            connect,
+        ))
+    }
+
+    async fn admit_host(
+        &mut self,
+        connect: &Connect,
+        data: ConnectData,
+    ) -> Result<Arc<Association>, (Status, u64)> {
+        if data.controller != DYNAMIC_CONTROLLER {
+            return Err(bad(BadParameter::Controller));
+        }
+        let request = ConnectRequest {
+            subsystem: data.subsystem,
+            host: data.host,
+            host_id: data.host_id,
+            peer: self.peer,
+        };
+        let admission = self
+            .server
+            .gate
+            .connect(request.clone())
+            .await
+            .map_err(refused)?;
+        let limits = &self.server.limits;
+        self.server
+            .associations
+            .admit(
+                request,
+                admission,
+                limits.queue_size,
+                limits.io_queues,
+                connect.kato,
+            )
+            .ok_or((Status::CONNECT_BUSY, 0))
+    }
+
+    fn admit_queue(
+        &self,
+        queue: u16,
+        data: &ConnectData,
+    ) -> Result<Arc<Association>, (Status, u64)> {
+        let association = self
+            .server
+            .associations
+            .find(&data.subsystem, data.controller)
+            .filter(|association| !association.ending.is_cancelled())
+            .ok_or_else(|| bad(BadParameter::Controller))?;
+        if !association.is_host(data) {
+            return Err(bad(BadParameter::Host));
+        }
+        let controller = association.controller();
+        if !controller.is_ready() {
+            return Err((Status::COMMAND_SEQUENCE, 0));
+        }
+        let allowed = controller.allows_queue(queue);
+        drop(controller);
+        if !allowed || !association.take_queue(queue) {
+            return Err(bad(BadParameter::Queue));
+        }
+        Ok(association)
+    }
+}
+
+fn bad(parameter: BadParameter) -> (Status, u64) {
+    (Status::CONNECT_INVALID_PARAMETERS, parameter.result())
+}
+
+fn refused(refusal: Refusal) -> (Status, u64) {
+    match refusal {
+        Refusal::InvalidHost => (Status::CONNECT_INVALID_HOST, 0),
+        Refusal::UnknownSubsystem => bad(BadParameter::Subsystem),
+        Refusal::Busy => (Status::CONNECT_BUSY, 0),
+    }
+}
+
+/// When the host must have been heard of: after its time-out and as much grace.
+fn keep_alive(association: &Association) -> Option<Instant> {
+    let kato = association.controller().kato_ms();
+    (kato > 0).then(|| Instant::now() + 2 * Duration::from_millis(kato.into()))
+}

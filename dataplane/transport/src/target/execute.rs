@@ -1,0 +1,153 @@
+//! Commands on the admitted disk.
+
+use super::association::Association;
+use super::{Vendor, VendorError};
+use bytes::{Bytes, BytesMut};
+use std::sync::Arc;
+use weft_block::{DiskError, ErrorKind, Write};
+use weft_nvme::command::{Direction, IoCommand, Sqe, parse_ranges};
+use weft_nvme::status::Status;
+use weft_nvme::target::{Command, Reply, Tag};
+
+/// What a command came to.
+pub(super) enum Answer {
+    /// Completed, refused or failed.
+    Plain(Tag, Status, u64),
+    /// Completed with data.
+    Data(Tag, Bytes),
+    /// Nothing is answered until there is an event.
+    Held,
+}
+
+/// Runs a command of an I/O queue.
+pub(super) async fn io(association: Arc<Association>, command: Command) -> Answer {
+    let Command { tag, sqe, data } = command;
+    if !association.controller().is_ready() {
+        return Answer::Plain(tag, Status::COMMAND_SEQUENCE, 0);
+    }
+    if sqe.opcode == weft_nvme::command::fabrics::OPCODE {
+        return Answer::Plain(tag, Status::INVALID_OPCODE, 0);
+    }
+    match run_io(&association, &sqe, data).await {
+        Ok(None) => Answer::Plain(tag, Status::SUCCESS, 0),
+        Ok(Some(data)) => Answer::Data(tag, data),
+        Err(status) => Answer::Plain(tag, status, 0),
+    }
+}
+
+async fn run_io(
+    association: &Association,
+    sqe: &Sqe,
+    data: Bytes,
+) -> Result<Option<Bytes>, Status> {
+    let disk = association.export.disk.as_ref();
+    let command = IoCommand::parse(sqe)?;
+    let writes = !matches!(command, IoCommand::Flush | IoCommand::Read { .. });
+    if writes && association.export.read_only {
+        return Err(Status::WRITE_PROTECTED);
+    }
+    let blocks = association.blocks();
+    match command {
+        IoCommand::Flush => disk.flush().await.map_err(|e| status(&e))?,
+        IoCommand::Read { range } => {
+            let (offset, length) = range.within(blocks)?;
+            let length = usize::try_from(length).map_err(|_| Status::INVALID_FIELD)?;
+            let mut buffer = BytesMut::zeroed(length);
+            disk.read(offset, &mut buffer)
+                .await
+                .map_err(|e| status(&e))?;
+            return Ok(Some(buffer.freeze()));
+        }
+        IoCommand::Write { range, fua } => {
+            let (offset, length) = range.within(blocks)?;
+            if data.len() as u64 != length {
+                return Err(Status::DATA_SGL_LENGTH_INVALID);
+            }
+            let mode = if fua { Write::Durable } else { Write::Cached };
+            disk.write(offset, data, mode)
+                .await
+                .map_err(|e| status(&e))?;
+        }
+        IoCommand::WriteZeroes { range, fua, .. } => {
+            let (offset, length) = range.within(blocks)?;
+            disk.write_zeroes(offset, length)
+                .await
+                .map_err(|e| status(&e))?;
+            if fua {
+                disk.flush().await.map_err(|e| status(&e))?;
+            }
+        }
+        IoCommand::DatasetManagement { ranges, deallocate } => {
+            let ranges = parse_ranges(&data, ranges)?;
+            for range in &ranges {
+                range.within(blocks)?;
+            }
+            // Other attributes are hints: nothing to do.
+            for range in ranges.iter().filter(|_| deallocate) {
+                let (offset, length) = range.within(blocks)?;
+                disk.discard(offset, length).await.map_err(|e| status(&e))?;
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Runs a command of the admin queue.
+pub(super) async fn admin(association: Arc<Association>, command: Command) -> Answer {
+    let Command { tag, sqe, data } = command;
+    let blocks = association.blocks();
+    let reply = association.controller().answer(&sqe, blocks);
+    match reply {
+        Reply::Done(result) => Answer::Plain(tag, Status::SUCCESS, result),
+        Reply::Data(data) => Answer::Data(tag, data),
+        Reply::Refused(status, result) => Answer::Plain(tag, status, result),
+        Reply::Held => Answer::Held,
+        Reply::Vendor {
+            opcode,
+            cdw10,
+            length,
+        } => {
+            let Some(vendor) = association.export.vendor.as_deref() else {
+                return Answer::Plain(tag, Status::INVALID_OPCODE, 0);
+            };
+            match run_vendor(vendor, &sqe, opcode, cdw10, length, data).await {
+                Ok(Some(data)) => Answer::Data(tag, data),
+                Ok(None) => Answer::Plain(tag, Status::SUCCESS, 0),
+                Err(VendorError::InvalidOpcode) => Answer::Plain(tag, Status::INVALID_OPCODE, 0),
+                Err(VendorError::InvalidField) => Answer::Plain(tag, Status::INVALID_FIELD, 0),
+                Err(VendorError::Fenced) => Answer::Plain(tag, Status::RESERVATION_CONFLICT, 0),
+                Err(VendorError::Internal) => Answer::Plain(tag, Status::INTERNAL, 0),
+            }
+        }
+    }
+}
+
+async fn run_vendor(
+    vendor: &dyn Vendor,
+    sqe: &Sqe,
+    opcode: u8,
+    cdw10: u32,
+    length: u32,
+    data: Bytes,
+) -> Result<Option<Bytes>, VendorError> {
+    match sqe.direction() {
+        Direction::ToHost => vendor.get(opcode, cdw10, length).await.map(Some),
+        Direction::ToController => vendor.put(opcode, cdw10, data).await.map(|()| None),
+        Direction::None | Direction::Both => Err(VendorError::InvalidOpcode),
+    }
+}
+
+/// The status that a failed disk request ends with (`nvme-tcp.md` section 1.5).
+fn status(error: &DiskError) -> Status {
+    match error.kind() {
+        ErrorKind::OutOfRange => Status::LBA_OUT_OF_RANGE,
+        ErrorKind::MediaRead => Status::UNRECOVERED_READ,
+        ErrorKind::MediaWrite => Status::WRITE_FAULT,
+        ErrorKind::NoSpace => Status::CAPACITY_EXCEEDED,
+        ErrorKind::Fenced => Status::RESERVATION_CONFLICT,
+        ErrorKind::ReadOnly => Status::WRITE_PROTECTED,
+        ErrorKind::Gone => Status::ANA_INACCESSIBLE,
+        ErrorKind::Unsupported => Status::INVALID_OPCODE,
+        _ => Status::INTERNAL,
+    }
+}

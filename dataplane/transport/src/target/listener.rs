@@ -1,0 +1,58 @@
+//! The listener: accepts, bounds the number of connections, and runs each on a task of its own.
+
+use super::association::Associations;
+use super::connection::{Connection, Server};
+use super::{Gate, Limits};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+/// Wait after an accept that failed for want of descriptors or memory: nothing else would change.
+const SHORT_OF: Duration = Duration::from_millis(100);
+
+/// Serves the listener until dropped: then all connections end at once.
+pub async fn serve(listener: TcpListener, gate: Arc<dyn Gate>, limits: Limits) -> io::Result<()> {
+    let room = Arc::new(Semaphore::new(limits.connections));
+    let server = Arc::new(Server {
+        gate,
+        limits,
+        associations: Associations::default(),
+    });
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok(permit) = room.clone().acquire_owned().await else {
+            return Ok(());
+        };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            // Ended tasks are let go of as they end.
+            Some(_) = connections.join_next() => continue,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let connection = Connection::new(server.clone(), stream, peer);
+                connections.spawn(async move {
+                    connection.run().await;
+                    drop(permit);
+                });
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections");
+                tokio::time::sleep(SHORT_OF).await;
+            }
+        }
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}
