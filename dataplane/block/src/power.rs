@@ -40,13 +40,13 @@ impl PowerDisk {
         self.state().requests
     }
 
-    /// What a power cut now leaves. For each block written since the last flush `choose(n)` says
-    /// which of its n + 1 versions, 0 being the durable one, stays.
-    pub fn after_power_cut(&self, mut choose: impl FnMut(usize) -> usize) -> Vec<u8> {
+    /// What a power cut now leaves. For each block written since the last flush
+    /// `choose(offset, n)` says which of its n + 1 versions, 0 being the durable one, stays.
+    pub fn after_power_cut(&self, mut choose: impl FnMut(u64, usize) -> usize) -> Vec<u8> {
         let state = self.state();
         let mut bytes = state.durable.clone();
         for (offset, versions) in &state.cached {
-            let chosen = choose(versions.len())
+            let chosen = choose(*offset, versions.len())
                 .checked_sub(1)
                 .and_then(|at| versions.get(at));
             if let Some(version) = chosen {
@@ -59,7 +59,7 @@ impl PowerDisk {
 
     /// What the death of the process alone leaves: everything written.
     pub fn after_process_death(&self) -> Vec<u8> {
-        self.after_power_cut(|versions| versions)
+        self.after_power_cut(|_, versions| versions)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -157,9 +157,9 @@ mod tests {
         disk.flush().unwrap();
         disk.write_at(0, &[2; 4096], Write::Cached).unwrap();
         disk.write_at(4096, &[3; 4096], Write::Durable).unwrap();
-        assert_eq!(disk.after_power_cut(|_| 0)[0], 1);
+        assert_eq!(disk.after_power_cut(|_, _| 0)[0], 1);
         assert_eq!(disk.after_process_death()[0], 2);
-        assert_eq!(disk.after_power_cut(|_| 0)[4096], 3);
+        assert_eq!(disk.after_power_cut(|_, _| 0)[4096], 3);
     }
 
     #[test]
