@@ -8,7 +8,7 @@ dir=$state/nodes/$node
 export PATH=$state/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 mkdir -p /run/lock /run/netns
 mount --make-rshared /
-sysctl -qw net.ipv4.ip_forward=1
+echo 1 >/proc/sys/net/ipv4/ip_forward
 
 # The node's disk: what must be on a real file system, and what a power cut leaves behind.
 mount -t tmpfs -o mode=755 tmpfs /mnt

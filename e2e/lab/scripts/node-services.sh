@@ -34,6 +34,9 @@ import_images() {
         stamp=/var/lib/containerd/lab-imported/$(basename "$archive").$(stat -c %Y-%s "$archive")
         [ -e "$stamp" ] && continue
         ctr -n k8s.io images import "$archive" >>/var/log/images.log 2>&1 || return 1
+        # A guest loses what is not on its disk with its power, and containerd does not sync what
+        # it unpacks: an empty program would be left. Other nodes keep the machine's page cache.
+        [ ! -e /dev/ubda ] || sync --file-system /var/lib/containerd
         : >"$stamp"
     done
 }

@@ -10,7 +10,7 @@ mount -t proc proc /proc
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/netns /run/lock
 ip link set lo up
-sysctl -qw net.ipv4.ip_forward=1
+echo 1 >/proc/sys/net/ipv4/ip_forward
 # A node without power is silent: its router does not say "unreachable" in its place.
 for net in 172.30.0.0/16 10.210.0.0/16; do
     ip route add blackhole "$net" metric 1000

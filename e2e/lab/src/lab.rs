@@ -111,6 +111,11 @@ impl Lab {
         &self.paths
     }
 
+    /// The one process whose death ends the lab.
+    pub fn sandbox_pid(&self) -> i32 {
+        self.sandbox.pid()
+    }
+
     /// What it consists of.
     pub fn options(&self) -> &Options {
         &self.options
@@ -247,6 +252,13 @@ impl Lab {
 
     /// Everything that comes before the first process of the cluster.
     fn furnish(paths: Paths, options: &Options, steps: &mut Steps) -> Result<Self> {
+        if let Some(other) = Sandbox::foreign(&paths) {
+            bail!(
+                "another lab is up in {}; one machine holds one lab at a time: \
+                 WEFT_LAB_DIR={0} weft-lab down",
+                other.display()
+            );
+        }
         // What a crash may have left, the old etcd included.
         clean(&paths)?;
         for dir in [paths.bin(), paths.logs(), paths.images()] {
@@ -275,7 +287,10 @@ impl Lab {
     fn boot_nodes(&self) -> Result<()> {
         let nodes = self.nodes();
         std::thread::scope(|scope| {
-            let boots: Vec<_> = nodes.iter().map(|n| scope.spawn(|| n.start())).collect();
+            let boots: Vec<_> = nodes
+                .iter()
+                .map(|node| scope.spawn(|| node.heal()))
+                .collect();
             for boot in boots {
                 match boot.join() {
                     Ok(result) => result?,

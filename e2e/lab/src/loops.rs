@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -90,14 +91,17 @@ pub(crate) fn of_node(paths: &Paths, init: i32) -> Result<Vec<String>> {
     Ok(own.map(|device| device.name).collect())
 }
 
-/// Detaches devices by name; one that is gone already is no error.
+/// Detaches devices by name and waits until they are free: the kernel takes a dead node's mounts
+/// away a moment after its processes. One that is gone already is no error.
 pub(crate) fn detach_all(names: &[String]) -> Result<()> {
-    for name in names {
-        if attached()?.iter().any(|device| device.name == *name) {
-            detach(name)?;
-        }
+    let is_left = |device: &Loop| names.contains(&device.name);
+    for device in attached()?.iter().filter(|d| is_left(d)) {
+        detach(&device.name)?;
     }
-    Ok(())
+    let what = format!("the kernel to free {}", names.join(" "));
+    process::wait(&what, Duration::from_secs(30), || {
+        Ok((!attached()?.iter().any(is_left)).then_some(()))
+    })
 }
 
 /// Detaches what a dead lab left: devices on files of the state directory, and those whose file
@@ -117,6 +121,14 @@ pub(crate) fn detach_leftovers(paths: &Paths) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The loop devices on files of the state directory.
+pub(crate) fn own(paths: &Paths) -> Vec<(String, PathBuf)> {
+    let all = attached().unwrap_or_default().into_iter();
+    all.filter_map(|device| Some((device.name, device.file?)))
+        .filter(|(_, file)| file.starts_with(paths.state()))
+        .collect()
 }
 
 impl Loop {
@@ -168,7 +180,12 @@ fn attached() -> Result<Vec<Loop>> {
 }
 
 fn detach(device: &str) -> Result<()> {
-    process::run(Command::new("losetup").args(["-d", device]))
+    let result = process::run(Command::new("losetup").args(["-d", device]));
+    // It may have been freed by itself in the meantime.
+    if result.is_err() && !attached()?.iter().any(|l| l.name == device) {
+        return Ok(());
+    }
+    result
         .with_context(|| format!("cannot detach {device}"))
         .map(drop)
 }
@@ -200,8 +217,8 @@ fn mount_of<'a, 'b>(mounts: &'b [Mount<'a>], path: &Path) -> Option<&'b Mount<'a
 /// node's mount namespace writes their dirty pages back, as a clean unmount would.
 pub(crate) fn crash_file_systems(init: i32) {
     // EXT4_IOC_SHUTDOWN, which xfs has under the same number, with "do not flush the log".
-    const PROGRAM: &str =
-        "open(my $d, '<', $ARGV[0]) or die; ioctl($d, 0x8004587D, pack('I', 2)) or die";
+    const PROGRAM: &str = "open(my $d, '<', $ARGV[0]) or die; my $how = pack('I', 2); \
+        ioctl($d, 0x8004587D, $how) or die";
     let text = fs::read_to_string(format!("/proc/{init}/mountinfo")).unwrap_or_default();
     for mount in volume_mounts(&mounts(&text)) {
         // Reached from outside; a failure only makes the crash a gentler one.

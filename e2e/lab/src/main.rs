@@ -153,7 +153,10 @@ fn run(verb: Verb) -> Result<ExitCode> {
             let node = lab.node(&node)?;
             match action {
                 NodeAction::Kill => node.kill()?,
-                NodeAction::Start => node.start()?,
+                NodeAction::Start => {
+                    node.start()?;
+                    node.wait_booted()?;
+                }
                 NodeAction::Stop => node.stop()?,
                 NodeAction::Cont => node.cont()?,
                 NodeAction::Unplug => node.unplug()?,

@@ -112,6 +112,6 @@ fn link(name: &str, gateway: &str, ip: &str) -> String {
          ip -n {name} addr add {ip}/24 dev eth0\n\
          ip -n {name} link set eth0 up\n\
          ip -n {name} route add default via {gateway}\n\
-         nsenter --net=/run/netns/{name} sysctl -qw net.ipv4.ip_forward=1\n"
+         nsenter --net=/run/netns/{name} bash -c 'echo 1 >/proc/sys/net/ipv4/ip_forward'\n"
     )
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -54,7 +55,41 @@ impl Node<'_> {
             }
             NodeKind::Guest => guest_node::boot(self),
         }
+        .and_then(|()| {
+            process::wait("its first process", Duration::from_secs(30), || {
+                Ok(self.pid().map(drop))
+            })
+        })
         .with_context(|| format!("cannot boot {}", self.spec.name))
+    }
+
+    /// Whatever a test left: power on, not frozen, link up.
+    pub(crate) fn heal(&self) -> Result<()> {
+        if self.pid().is_none() {
+            return self.start();
+        }
+        if self.pid().is_some_and(process::is_stopped) {
+            self.cont()?;
+        }
+        self.plug()
+    }
+
+    /// Waits until a node that boots has started everything, its kubelet included.
+    pub fn wait_booted(&self) -> Result<()> {
+        let what = format!("{} to boot", self.spec.name);
+        process::wait(&what, Duration::from_secs(120), || {
+            let pid = self.running()?;
+            Ok(match self.spec.kind {
+                NodeKind::Namespace => fs::exists(format!("/proc/{pid}/root/run/lab-ready"))
+                    .unwrap_or(false)
+                    .then_some(()),
+                NodeKind::Guest => self.exec(&["test", "-e", "/run/lab-ready"]).ok().map(drop),
+            })
+        })
+        .with_context(|| {
+            let dir = self.paths.node(&self.spec.name);
+            format!("see {}", dir.join("log").display())
+        })
     }
 
     /// Takes the power away: the others hear nothing more from it, no farewell included.
@@ -68,7 +103,7 @@ impl Node<'_> {
             orphans = loops::of_node(self.paths, pid)?;
             loops::crash_file_systems(pid);
         }
-        process::kill_and_wait(pid, std::time::Duration::from_secs(30))?;
+        process::kill_and_wait(pid, Duration::from_secs(30))?;
         network::remove(self.sandbox, &self.spec)?;
         loops::detach_all(&orphans)?;
         cgroups::remove(&self.cgroup());

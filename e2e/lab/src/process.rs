@@ -107,6 +107,14 @@ pub(crate) fn alive(pid: i32) -> bool {
     Process::read(pid).is_some()
 }
 
+/// Whether the process is frozen by SIGSTOP.
+pub(crate) fn is_stopped(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|text| {
+        text.lines()
+            .any(|line| line.starts_with("State:") && line.contains("(stopped)"))
+    })
+}
+
 /// Asks again and again until there is an answer.
 pub(crate) fn wait<T>(
     what: &str,

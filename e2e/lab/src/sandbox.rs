@@ -4,7 +4,7 @@
 //! ends everything inside it, since the kernel ends all processes of a PID namespace with it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -29,6 +29,18 @@ impl Sandbox {
             .into_iter()
             .find(|p| p.is_init() && p.runs(&["bash", &script]))
             .map(|p| Self { pid: p.pid })
+    }
+
+    /// The state directory of another lab on this machine, which would fight with this one about
+    /// loop devices.
+    pub(crate) fn foreign(paths: &Paths) -> Option<PathBuf> {
+        let own = paths.bin();
+        process::all()
+            .into_iter()
+            .filter(|p| p.is_init() && p.runs(&["bash"]))
+            .filter_map(|p| PathBuf::from(p.argv.get(1)?).parent().map(PathBuf::from))
+            .find(|dir| *dir != own && dir.join("sandbox-init").exists())
+            .and_then(|bin| bin.parent().map(PathBuf::from))
     }
 
     /// Starts one and waits until its namespaces are furnished.

@@ -57,7 +57,7 @@ const PROGRAMS: [(&str, &str); 14] = [
     ("nft", "nftables"),
     ("iptables", "iptables"),
     ("conntrack", "conntrack"),
-    ("sysctl", "procps"),
+    ("perl", "perl-base"),
     ("awk", "mawk"),
     ("busybox", "busybox-static"),
     ("musl-gcc", "musl-tools"),
