@@ -62,11 +62,16 @@ pub async fn run(context: Arc<Context>) {
 }
 
 async fn reconcile(attachment: Arc<Attachment>, context: Arc<Context>) -> Result<Action, Error> {
-    let Some(observed) = observe(&context, &attachment.name_any()).await? else {
+    pass(&attachment.name_any(), &context).await
+}
+
+/// One pass over the attachment of that name.
+pub(crate) async fn pass(name: &str, context: &Context) -> Result<Action, Error> {
+    let Some(observed) = observe(context, name).await? else {
         return Ok(Action::await_change());
     };
     let plan = plan::plan(&observed);
-    apply::Writer::new(&context).perform(&observed, plan).await
+    apply::Writer::new(context).perform(&observed, plan).await
 }
 
 async fn observe(context: &Context, name: &str) -> Result<Option<plan::Observed>, Error> {

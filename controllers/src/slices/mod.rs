@@ -70,11 +70,16 @@ pub async fn run(context: Arc<Context>) {
 }
 
 async fn reconcile(slice: Arc<Slice>, context: Arc<Context>) -> Result<Action, Error> {
-    let Some(observed) = observe(&context, &slice.name_any()).await? else {
+    pass(&slice.name_any(), &context).await
+}
+
+/// One pass over the slice of that name.
+pub(crate) async fn pass(name: &str, context: &Context) -> Result<Action, Error> {
+    let Some(observed) = observe(context, name).await? else {
         return Ok(Action::await_change());
     };
     let plan = plan::plan(&observed);
-    apply::perform(&context, &observed, plan).await
+    apply::perform(context, &observed, plan).await
 }
 
 async fn observe(context: &Context, name: &str) -> Result<Option<plan::Observed>, Error> {

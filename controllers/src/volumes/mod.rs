@@ -31,10 +31,19 @@ use tokio::sync::Mutex;
 use weft_crds::{Attachment, Drive, Pool, Slice, Volume};
 
 /// A context, and the one thing that passes of different volumes must not do at the same time.
-struct Shared {
+pub(crate) struct Shared {
     context: Arc<Context>,
     /// Held from reading what drives have promised until the slice that adds to it is created.
     placing: Mutex<()>,
+}
+
+impl Shared {
+    pub(crate) fn of(context: Arc<Context>) -> Arc<Self> {
+        Arc::new(Self {
+            context,
+            placing: Mutex::default(),
+        })
+    }
 }
 
 /// Reconciles Volumes until the process ends.
@@ -46,10 +55,7 @@ pub async fn run(context: Arc<Context>) {
     let (drives, pools, of_nodes) = (main.store(), main.store(), main.store());
     let (slice_news, drive_news) = (News::default(), News::default());
     let said = context.links.engines().subscribe();
-    let shared = Arc::new(Shared {
-        context: context.clone(),
-        placing: Mutex::default(),
-    });
+    let shared = Shared::of(context.clone());
     let results = main
         .with_config(controller::config())
         .watches(pods, engines, |pod: Pod| owner(&pod))
@@ -100,8 +106,13 @@ pub async fn run(context: Arc<Context>) {
 }
 
 async fn reconcile(volume: Arc<Volume>, shared: Arc<Shared>) -> Result<Action, Error> {
+    pass(&volume.name_any(), &shared).await
+}
+
+/// One pass over the volume of that name.
+pub(crate) async fn pass(name: &str, shared: &Shared) -> Result<Action, Error> {
     let context = &shared.context;
-    let Some(mut seen) = observe::observe(context, &volume.name_any()).await? else {
+    let Some(mut seen) = observe::observe(context, name).await? else {
         return Ok(Action::await_change());
     };
     let writer = apply::Writer::new(context);

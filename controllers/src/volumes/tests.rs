@@ -62,7 +62,8 @@ fn pool(overcommit: &str) -> Pool {
 }
 
 fn attachment(name: &str, source: Option<&str>) -> Attachment {
-    let observed = source.map(|s| json!({"source": s, "identity": nqn::volume(uid()), "staged": true}));
+    let observed =
+        source.map(|s| json!({"source": s, "identity": nqn::volume(uid()), "staged": true}));
     let status = observed.map(|observed| json!({"observed": observed}));
     of(json!({
         "apiVersion": "weft.storage/v1alpha1", "kind": "Attachment", "metadata": {"name": name},
@@ -91,7 +92,11 @@ fn pod(term: i64) -> EnginePod {
 }
 
 fn secret(term: i64, generation: i64) -> EngineSecret {
-    EngineSecret { name: format!("db-11111111-{term}"), term, generation }
+    EngineSecret {
+        name: format!("db-11111111-{term}"),
+        term,
+        generation,
+    }
 }
 
 fn report(term: u64, generation: u64, state: EngineState) -> EngineStatus {
@@ -169,8 +174,18 @@ fn ready(pass: &Pass) -> (String, String) {
 }
 
 fn placing(pool: Option<Pool>, drives: Vec<Drive>, slices: Vec<Slice>) -> Observed {
-    let nodes: Vec<Node> = vec![of(json!({"metadata": {"name": "n1", "labels": {"kubernetes.io/hostname": "n1"}}}))];
-    Observed { placement: Some(Placement { pool, drives, nodes, slices }), ..fresh() }
+    let nodes: Vec<Node> = vec![of(
+        json!({"metadata": {"name": "n1", "labels": {"kubernetes.io/hostname": "n1"}}}),
+    )];
+    Observed {
+        placement: Some(Placement {
+            pool,
+            drives,
+            nodes,
+            slices,
+        }),
+        ..fresh()
+    }
 }
 
 #[test]
@@ -188,9 +203,21 @@ fn a_volume_that_cannot_be_placed_says_what_to_do() {
     let mut down = full.clone();
     down.status.as_mut().unwrap().phase = Phase::Failed;
     let cases = [
-        (placing(None, vec![], vec![]), "UnknownPool", "there is no Pool fast"),
-        (placing(Some(pool("100%")), vec![], vec![]), "NoDrive", "selects no Drive"),
-        (placing(Some(pool("100%")), vec![down], vec![]), "NoReadyDrive", "d0 (Failed)"),
+        (
+            placing(None, vec![], vec![]),
+            "UnknownPool",
+            "there is no Pool fast",
+        ),
+        (
+            placing(Some(pool("100%")), vec![], vec![]),
+            "NoDrive",
+            "selects no Drive",
+        ),
+        (
+            placing(Some(pool("100%")), vec![down], vec![]),
+            "NoReadyDrive",
+            "d0 (Failed)",
+        ),
         (
             placing(Some(pool("100%")), vec![full], vec![slice("Ready")]),
             "NotEnoughCapacity",
@@ -208,24 +235,46 @@ fn a_volume_that_cannot_be_placed_says_what_to_do() {
 
 #[test]
 fn a_slice_is_created_under_a_fixed_name_and_overcommit_makes_room() {
-    let o = placing(Some(pool("200%")), vec![drive("d0", "10.0.0.1:4421", "1Gi")], vec![slice("Ready")]);
+    let o = placing(
+        Some(pool("200%")),
+        vec![drive("d0", "10.0.0.1:4421", "1Gi")],
+        vec![slice("Ready")],
+    );
     let pass = pass(&o);
-    let [Step::CreateSlice(made)] = pass.steps.as_slice() else { panic!("{:?}", pass.steps) };
+    let [Step::CreateSlice(made)] = pass.steps.as_slice() else {
+        panic!("{:?}", pass.steps)
+    };
     assert_eq!(made.metadata.name.as_deref(), Some("db-a"));
-    assert_eq!((made.spec.volume_uid.as_str(), made.spec.overcommit_percent), (VOLUME, 200));
+    assert_eq!(
+        (made.spec.volume_uid.as_str(), made.spec.overcommit_percent),
+        (VOLUME, 200)
+    );
 }
 
 #[test]
 fn a_slice_that_waits_lends_the_volume_its_words() {
-    let o = Observed { slices: vec![slice("Pending")], ..fresh() };
+    let o = Observed {
+        slices: vec![slice("Pending")],
+        ..fresh()
+    };
     let pass = pass(&o);
-    assert_eq!(ready(&pass), ("DriveNotReady".into(), "slice db-a: waits for drive d0".into()));
+    assert_eq!(
+        ready(&pass),
+        (
+            "DriveNotReady".into(),
+            "slice db-a: waits for drive d0".into()
+        )
+    );
     assert!(pass.steps.is_empty() && pass.status.members.is_empty());
 }
 
 #[test]
 fn an_allocated_slice_becomes_a_member_and_gets_its_engine_in_one_swap() {
-    let o = Observed { slices: vec![slice("Ready")], drive: serving().drive, ..fresh() };
+    let o = Observed {
+        slices: vec![slice("Ready")],
+        drive: serving().drive,
+        ..fresh()
+    };
     let pass = pass(&o);
     assert_eq!(pass.status.members[0].address, "10.0.0.1:4421");
     assert_eq!((pass.status.term, pass.status.document_generation), (1, 1));
@@ -241,7 +290,10 @@ fn a_drive_without_an_address_gets_no_engine() {
         ..fresh()
     };
     let pass = pass(&o);
-    assert_eq!((ready(&pass).0.as_str(), pass.status.term), ("DriveUnreachable", 0));
+    assert_eq!(
+        (ready(&pass).0.as_str(), pass.status.term),
+        ("DriveUnreachable", 0)
+    );
 }
 
 #[test]
@@ -249,10 +301,17 @@ fn a_serving_volume_is_left_alone_and_its_status_settles() {
     let mut o = serving();
     let first = pass(&o);
     assert!(first.steps.is_empty() && first.notes.is_empty() && first.again.is_none());
-    assert_eq!((first.status.phase, first.status.replicas.as_deref()), (Phase::Ready, Some("1/1")));
+    assert_eq!(
+        (first.status.phase, first.status.replicas.as_deref()),
+        (Phase::Ready, Some("1/1"))
+    );
     o.volume.status = Some(first.status.clone());
     o.now += SignedDuration::from_secs(60);
-    assert_eq!(pass(&o).status, first.status, "a pass that finds nothing new changes nothing");
+    assert_eq!(
+        pass(&o).status,
+        first.status,
+        "a pass that finds nothing new changes nothing"
+    );
 }
 
 #[test]
@@ -261,22 +320,41 @@ fn another_term_is_raised_for_every_way_in_which_an_engine_ends() {
     let cases: [(&str, Change); 8] = [
         ("no pod bears the term before", |o| o.pods.clear()),
         ("is being deleted", |o| o.pods[0].deleting = true),
-        ("the Secret of the pod before is gone", |o| o.secrets.clear()),
-        ("it ended (Evicted)", |o| o.pods[0].trouble = Some(Trouble::Ended("Evicted".into()))),
-        ("it fails at each start", |o| o.pods[0].trouble = Some(Trouble::CrashLoop("x".into()))),
-        ("its node is no more", |o| o.pods[0].trouble = Some(Trouble::NodeGone)),
-        ("its node does not report", |o| o.pods[0].trouble = Some(Trouble::NodeNotReady)),
-        ("was fenced", |o| o.report = Some(report(3, 5, EngineState::Parked))),
+        ("the Secret of the pod before is gone", |o| {
+            o.secrets.clear()
+        }),
+        ("it ended (Evicted)", |o| {
+            o.pods[0].trouble = Some(Trouble::Ended("Evicted".into()))
+        }),
+        ("it fails at each start", |o| {
+            o.pods[0].trouble = Some(Trouble::CrashLoop("x".into()))
+        }),
+        ("its node is no more", |o| {
+            o.pods[0].trouble = Some(Trouble::NodeGone)
+        }),
+        ("its node does not report", |o| {
+            o.pods[0].trouble = Some(Trouble::NodeNotReady)
+        }),
+        ("was fenced", |o| {
+            o.report = Some(report(3, 5, EngineState::Parked))
+        }),
     ];
     for (cause, change) in cases {
         let mut o = serving();
         change(&mut o);
         let pass = pass(&o);
-        assert_eq!((pass.status.term, pass.status.document_generation), (4, 6), "{cause}");
+        assert_eq!(
+            (pass.status.term, pass.status.document_generation),
+            (4, 6),
+            "{cause}"
+        );
         assert!(pass.steps.contains(&Step::StartEngine), "{cause}");
         assert!(pass.notes[0].text.contains(cause), "{:?}", pass.notes);
         let engine = pass.status.engine.unwrap();
-        assert_eq!((engine.pod.as_str(), engine.acknowledged, engine.serving), ("db-11111111-4", 0, false));
+        assert_eq!(
+            (engine.pod.as_str(), engine.acknowledged, engine.serving),
+            ("db-11111111-4", 0, false)
+        );
     }
 }
 
@@ -299,7 +377,10 @@ fn an_engine_that_never_served_is_given_time_before_the_next() {
     engine.serving = false;
     engine.since = Some(Time(now() - SignedDuration::from_secs(4)));
     let early = pass(&o);
-    assert_eq!((early.status.term, early.again), (3, Some(std::time::Duration::from_secs(6))));
+    assert_eq!(
+        (early.status.term, early.again),
+        (3, Some(std::time::Duration::from_secs(6)))
+    );
     assert_eq!(ready(&early).0, "EngineFailed");
     o.now += SignedDuration::from_secs(6);
     assert_eq!(pass(&o).status.term, 4);
@@ -314,7 +395,10 @@ fn a_term_seen_anywhere_is_never_used_again() {
     fenced.status.as_mut().unwrap().fence = Some(weft_crds::common::Fence { term: 12, boot: 3 });
     o.slices = vec![fenced];
     let pass = pass(&o);
-    assert_eq!((pass.status.term, pass.status.document_generation), (13, 41));
+    assert_eq!(
+        (pass.status.term, pass.status.document_generation),
+        (13, 41)
+    );
 }
 
 #[test]
@@ -322,13 +406,22 @@ fn documents_follow_the_swap_that_raised_them() {
     let mut o = serving();
     o.volume.status.as_mut().unwrap().document_generation = 6;
     let name = "db-11111111-3".to_owned();
-    let put = Step::PutDocument { name: name.clone(), ip: "10.0.0.9".parse().unwrap() };
+    let put = Step::PutDocument {
+        name: name.clone(),
+        ip: "10.0.0.9".parse().unwrap(),
+    };
     assert_eq!(pass(&o).steps, [Step::WriteDocument(name), put.clone()]);
     o.secrets = vec![secret(3, 6)];
     assert_eq!(pass(&o).steps, [put]);
     o.report = Some(report(3, 6, EngineState::Serving));
     let settled = pass(&o);
-    assert_eq!((settled.steps.len(), settled.status.engine.unwrap().acknowledged), (0, 6));
+    assert_eq!(
+        (
+            settled.steps.len(),
+            settled.status.engine.unwrap().acknowledged
+        ),
+        (0, 6)
+    );
 }
 
 #[test]
@@ -355,7 +448,10 @@ fn pods_of_lower_terms_go_when_the_new_one_serves_or_when_they_are_broken() {
     o.pods.push(pod(2));
     o.secrets.push(secret(2, 4));
     o.secrets.push(secret(1, 3));
-    let gone = Step::DeletePod { name: "db-11111111-2".into(), now: false };
+    let gone = Step::DeletePod {
+        name: "db-11111111-2".into(),
+        now: false,
+    };
     let leftover = Step::DeleteSecret("db-11111111-1".into());
     assert_eq!(pass(&o).steps, [gone.clone(), leftover.clone()]);
     o.report = Some(report(3, 5, EngineState::Starting));
@@ -368,22 +464,39 @@ fn pods_of_lower_terms_go_when_the_new_one_serves_or_when_they_are_broken() {
 fn deletion_waits_for_attachments_then_engine_then_slices_then_lets_go() {
     let mut o = serving();
     o.volume = deleting(o.volume);
-    o.volume.status.as_mut().unwrap().hosts = of(json!([{"attachment": "a1", "node": "n3", "generation": 1}]));
+    o.volume.status.as_mut().unwrap().hosts =
+        of(json!([{"attachment": "a1", "node": "n3", "generation": 1}]));
     o.attachments = vec![attachment("a1", None)];
     let held = pass(&o);
     assert_eq!((held.steps.len(), held.status.phase), (0, Phase::Deleting));
-    assert!(ready(&held).1.contains("kubectl delete attachments.weft.storage a1"));
+    assert!(
+        ready(&held)
+            .1
+            .contains("kubectl delete attachments.weft.storage a1")
+    );
 
     o.attachments.clear();
     let pod_goes = pass(&o);
-    assert!(pod_goes.status.hosts.is_empty(), "an entry whose attachment is gone holds nothing");
-    assert_eq!(pod_goes.steps, [Step::DeletePod { name: "db-11111111-3".into(), now: true }]);
+    assert!(
+        pod_goes.status.hosts.is_empty(),
+        "an entry whose attachment is gone holds nothing"
+    );
+    assert_eq!(
+        pod_goes.steps,
+        [Step::DeletePod {
+            name: "db-11111111-3".into(),
+            now: true
+        }]
+    );
     assert!(pod_goes.status.engine.is_some());
 
     o.pods.clear();
     let slices_go = pass(&o);
     assert_eq!(slices_go.status.engine, None, "said before any slice goes");
-    let steps = [Step::DeleteSecret("db-11111111-3".into()), Step::DeleteSlice("db-a".into())];
+    let steps = [
+        Step::DeleteSecret("db-11111111-3".into()),
+        Step::DeleteSlice("db-a".into()),
+    ];
     assert_eq!(slices_go.steps, steps);
 
     (o.secrets, o.slices) = (vec![], vec![]);
@@ -394,9 +507,15 @@ fn deletion_waits_for_attachments_then_engine_then_slices_then_lets_go() {
 fn a_slice_of_another_volume_under_our_name_is_never_touched() {
     let mut foreign = slice("Ready");
     foreign.spec.volume_uid = DRIVE.into();
-    let o = Observed { slices: vec![foreign], ..fresh() };
+    let o = Observed {
+        slices: vec![foreign],
+        ..fresh()
+    };
     let pass = pass(&o);
-    assert_eq!((ready(&pass).0.as_str(), pass.steps.len()), ("SliceNameTaken", 0));
+    assert_eq!(
+        (ready(&pass).0.as_str(), pass.steps.len()),
+        ("SliceNameTaken", 0)
+    );
 }
 
 #[test]
@@ -404,10 +523,18 @@ fn a_wire_is_ready_only_when_identity_and_source_are_proven() {
     type Change = fn(&mut DriveWire);
     let cases: [(WireState, &str, Change); 5] = [
         (WireState::Ready, "", |_| {}),
-        (WireState::Broken, "no route", |w| (w.connected, w.reason) = (false, "no route".into())),
-        (WireState::Broken, "address translation", |w| w.seen_by_drive = Some("10.9.9.9:1".parse().unwrap())),
-        (WireState::Broken, "another target answers", |w| w.identity = Some("nqn.other".into())),
-        (WireState::Pending, "not reported whom it sees", |w| w.seen_by_drive = None),
+        (WireState::Broken, "no route", |w| {
+            (w.connected, w.reason) = (false, "no route".into())
+        }),
+        (WireState::Broken, "address translation", |w| {
+            w.seen_by_drive = Some("10.9.9.9:1".parse().unwrap())
+        }),
+        (WireState::Broken, "another target answers", |w| {
+            w.identity = Some("nqn.other".into())
+        }),
+        (WireState::Pending, "not reported whom it sees", |w| {
+            w.seen_by_drive = None
+        }),
     ];
     for (state, reason, change) in cases {
         let mut o = serving();
@@ -415,7 +542,10 @@ fn a_wire_is_ready_only_when_identity_and_source_are_proven() {
         let wire = &pass(&o).status.wires[0];
         assert_eq!(wire.state, state);
         assert!(wire.reason.contains(reason), "{}", wire.reason);
-        assert_eq!((wire.from.as_str(), wire.to.as_str()), ("engine/db", "drive/d0"));
+        assert_eq!(
+            (wire.from.as_str(), wire.to.as_str()),
+            ("engine/db", "drive/d0")
+        );
     }
 }
 
@@ -430,7 +560,8 @@ fn a_consumers_wire_waits_for_the_node_and_is_proven_from_both_ends() {
     ];
     for (own, seen, state) in cases {
         let mut o = serving();
-        o.volume.status.as_mut().unwrap().hosts = of(json!([{"attachment": "a1", "node": "n3", "generation": 1}]));
+        o.volume.status.as_mut().unwrap().hosts =
+            of(json!([{"attachment": "a1", "node": "n3", "generation": 1}]));
         o.attachments = vec![attachment("a1", own)];
         o.report.as_mut().unwrap().hosts = vec![HostStatus {
             attachment: "a1".into(),
@@ -439,7 +570,11 @@ fn a_consumers_wire_waits_for_the_node_and_is_proven_from_both_ends() {
             source: seen.map(|s| s.parse().unwrap()),
         }];
         let wires = pass(&o).status.wires;
-        assert_eq!(wires[1].state, state, "{own:?} {seen:?}: {}", wires[1].reason);
+        assert_eq!(
+            wires[1].state, state,
+            "{own:?} {seen:?}: {}",
+            wires[1].reason
+        );
     }
 }
 
@@ -462,7 +597,10 @@ fn an_operator_that_just_started_keeps_what_was_proven() {
     o.volume.status = Some(pass(&o).status);
     o.report = None;
     let pass = pass(&o);
-    assert_eq!((pass.status.phase, pass.status.wires[0].state), (Phase::Ready, WireState::Ready));
+    assert_eq!(
+        (pass.status.phase, pass.status.wires[0].state),
+        (Phase::Ready, WireState::Ready)
+    );
     assert!(pass.steps.is_empty());
 }
 
@@ -483,8 +621,14 @@ fn an_engines_pod_passes_the_restricted_profile_and_avoids_dead_nodes() {
     assert_eq!(security["allowPrivilegeEscalation"], false);
     assert_eq!(security["capabilities"], json!({"drop": ["ALL"]}));
     assert_eq!(security["seccompProfile"]["type"], "RuntimeDefault");
-    assert_eq!(spec["tolerations"], json!([{"operator": "Exists", "effect": "NoExecute"}]));
+    assert_eq!(
+        spec["tolerations"],
+        json!([{"operator": "Exists", "effect": "NoExecute"}])
+    );
     assert!(spec.get("hostNetwork").is_none() && spec["volumes"][0].get("hostPath").is_none());
     let owner = &text["metadata"]["ownerReferences"][0];
-    assert_eq!((&owner["kind"], &owner["controller"]), (&json!("Volume"), &json!(true)));
+    assert_eq!(
+        (&owner["kind"], &owner["controller"]),
+        (&json!("Volume"), &json!(true))
+    );
 }

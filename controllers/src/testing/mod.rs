@@ -1,4 +1,10 @@
-//! What the tests of several kinds share.
+//! What the tests of several kinds share: settings, an API server in memory ([`api`]), and a
+//! small cluster around it ([`world`]) in which whole life cycles are run with an operator that
+//! dies after any single write ([`sweep`]).
+
+mod api;
+mod sweep;
+mod world;
 
 use crate::shared::context::{FabricFacts, PortNumbers};
 use crate::shared::settings::{Images, Namespaces, Settings};
@@ -28,7 +34,12 @@ pub fn settings() -> Settings {
 pub fn fabric() -> FabricFacts {
     FabricFacts {
         cluster: ClusterUid::random(),
-        ports: PortNumbers { drive: 4421, engine: 4420, control: 4410, operator: 4411 },
+        ports: PortNumbers {
+            drive: 4421,
+            engine: 4420,
+            control: 4410,
+            operator: 4411,
+        },
         families: vec![],
     }
 }

@@ -1,0 +1,444 @@
+//! A small cluster around the API server in memory: a drive and engines that answer on the real
+//! control link (loopback, one address an engine), a kubelet, a garbage collector, and a node
+//! plugin, each a function that does all it can at once.
+
+use super::api::FakeApi;
+use crate::shared::context::{Context, FabricFacts};
+use crate::shared::documents;
+use crate::shared::errors::Backoffs;
+use crate::shared::events::Events;
+use crate::shared::keys::Keys;
+use crate::shared::links::{Links, Peer};
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::Method;
+use k8s_openapi::api::core::v1::Secret;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use tokio_util::task::AbortOnDropHandle;
+use weft_control::server::{self, Handler, Reply, Request};
+use weft_control::tls::{Fingerprint, Identity, fingerprint};
+use weft_spec::drive::{DriveState, DriveStatus, SliceRequest, SliceStatus};
+use weft_spec::engine::{DriveWire, EngineDocument, EngineState, EngineStatus, HostStatus, Stack};
+use weft_spec::ids::{Boot, DocumentGeneration, DriveUid, FencePair, Term};
+use weft_spec::keys::Key;
+use weft_spec::nqn;
+
+pub const DRIVE: &str = "33333333-3333-4333-8333-333333333333";
+pub const VOLUMES: &str = "/apis/weft.storage/v1alpha1/volumes";
+pub const SLICES: &str = "/apis/weft.storage/v1alpha1/slices";
+pub const ATTACHMENTS: &str = "/apis/weft.storage/v1alpha1/attachments";
+pub const ENGINES: &str = "/api/v1/namespaces/weft-engines/pods";
+pub const ENGINE_SECRETS: &str = "/api/v1/namespaces/weft-engines/secrets";
+pub const INITIATORS: &str = "/api/v1/namespaces/weft-system/pods";
+pub const HOST_SECRETS: &str = "/api/v1/namespaces/weft-system/secrets";
+pub const BUDGETS: &str = "/apis/policy/v1/namespaces/weft-system/poddisruptionbudgets";
+
+pub struct World {
+    pub api: FakeApi,
+    pub drive: Arc<Mutex<FakeDrive>>,
+    keys: Keys,
+    fabric: FabricFacts,
+    drive_identity: Identity,
+    drive_address: SocketAddr,
+    engines: BTreeMap<String, Engine>,
+    /// Every term that a kubelet was ever given a pod of.
+    pub terms: BTreeSet<i64>,
+    next: u8,
+    _drive: AbortOnDropHandle<()>,
+}
+
+#[derive(Default)]
+pub struct FakeDrive {
+    pub slices: BTreeMap<String, SliceRequest>,
+    /// The greatest term heard.
+    pub fence: u64,
+}
+
+struct Engine {
+    document: Arc<Mutex<EngineDocument>>,
+    identity: Identity,
+    address: SocketAddr,
+    _server: AbortOnDropHandle<()>,
+}
+
+struct DriveHandler(Arc<Mutex<FakeDrive>>);
+
+#[async_trait]
+impl Handler for DriveHandler {
+    async fn handle(&self, request: Request) -> Reply {
+        let mut drive = self.0.lock().unwrap();
+        let slice = request
+            .path
+            .strip_prefix("/slices/")
+            .unwrap_or_default()
+            .to_owned();
+        match (request.method.clone(), slice.is_empty()) {
+            (Method::PUT, false) => {
+                let wanted: SliceRequest = serde_json::from_slice(&request.body).unwrap();
+                drive.slices.insert(slice.clone(), wanted);
+                Reply::json(200, &slice_status(&slice, &wanted, drive.fence))
+            }
+            (Method::DELETE, false) => {
+                drive.slices.remove(&slice);
+                Reply::text(200, "")
+            }
+            (Method::GET, true) => Reply::json(200, &drive_status(&drive)),
+            _ => Reply::text(404, ""),
+        }
+    }
+
+    fn accepts(&self, _: &Fingerprint) -> bool {
+        true
+    }
+}
+
+fn slice_status(slice: &str, request: &SliceRequest, fence: u64) -> SliceStatus {
+    SliceStatus {
+        slice: slice.parse().unwrap(),
+        volume: request.volume,
+        size: request.size,
+        allocated: 0,
+        fence: FencePair {
+            term: Term(fence),
+            boot: Boot(1),
+        },
+        connections: 0,
+    }
+}
+
+fn drive_status(drive: &FakeDrive) -> DriveStatus {
+    DriveStatus {
+        version: 1,
+        drive: DRIVE.parse().unwrap(),
+        document_generation: DocumentGeneration(1),
+        state: DriveState::Serving,
+        reason: "Serving".into(),
+        message: String::new(),
+        capacity: 4 << 30,
+        free: 4 << 30,
+        slices: drive
+            .slices
+            .iter()
+            .map(|(s, r)| slice_status(s, r, drive.fence))
+            .collect(),
+    }
+}
+
+struct EngineHandler(Arc<Mutex<EngineDocument>>);
+
+#[async_trait]
+impl Handler for EngineHandler {
+    async fn handle(&self, request: Request) -> Reply {
+        if request.method != Method::PUT {
+            return Reply::text(404, "");
+        }
+        let new: EngineDocument = serde_json::from_slice(&request.body).unwrap();
+        let mut document = self.0.lock().unwrap();
+        if new.term != document.term || new.generation < document.generation {
+            return Reply::text(409, "not newer");
+        }
+        *document = new;
+        Reply::text(200, "")
+    }
+
+    fn accepts(&self, _: &Fingerprint) -> bool {
+        true
+    }
+}
+
+async fn serve(
+    address: SocketAddr,
+    identity: Identity,
+    handler: Arc<dyn Handler>,
+) -> (SocketAddr, AbortOnDropHandle<()>) {
+    let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let task =
+        tokio::spawn(async move { server::serve(listener, &identity, handler).await.unwrap() });
+    (address, AbortOnDropHandle::new(task))
+}
+
+impl World {
+    pub async fn new() -> Self {
+        let drive = Arc::new(Mutex::new(FakeDrive::default()));
+        let drive_identity = Identity::generate("d0").unwrap();
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let handler = Arc::new(DriveHandler(drive.clone()));
+        let (drive_address, server) = serve(any, drive_identity.clone(), handler).await;
+        let mut fabric = super::fabric();
+        // Engines have addresses of their own; the drive's port is surely free there.
+        fabric.ports.control = drive_address.port();
+        let world = Self {
+            api: FakeApi::default(),
+            drive,
+            keys: Keys {
+                master: Key::random(),
+                operator: Identity::generate("weft-operator").unwrap(),
+            },
+            fabric,
+            drive_identity,
+            drive_address,
+            engines: BTreeMap::new(),
+            terms: BTreeSet::new(),
+            next: 1,
+            _drive: server,
+        };
+        world.furnish();
+        world
+    }
+
+    fn furnish(&self) {
+        let ready = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+        for node in ["n1", "n2", "n3"] {
+            self.put("/api/v1/nodes", json!({"metadata": {"name": node, "labels": {"kubernetes.io/hostname": node}}, "status": ready}));
+        }
+        let group = "/apis/weft.storage/v1alpha1";
+        self.put(&format!("{group}/pools"), json!({"metadata": {"name": "fast"},
+            "spec": {"selector": {}, "spreadBy": ["kubernetes.io/hostname"], "overcommit": "100%"}}));
+        self.put(&format!("{group}/drives"), json!({"metadata": {"name": "d0"},
+            "spec": {"uid": DRIVE, "hostExport": {"node": "n1", "file": {"path": "/d", "size": "4Gi"}}, "adoption": "IfBlank"},
+            "status": {"phase": "Ready", "size": "4Gi", "address": "10.0.0.1:4421", "documentGeneration": 1}}));
+    }
+
+    pub fn put(&self, collection: &str, mut object: Value) {
+        let kind = match collection.rsplit('/').next().unwrap() {
+            "nodes" => "Node",
+            "pools" => "Pool",
+            "drives" => "Drive",
+            "volumes" => "Volume",
+            "attachments" => "Attachment",
+            other => panic!("{other}"),
+        };
+        object["apiVersion"] = json!(if collection.starts_with("/apis/weft") {
+            "weft.storage/v1alpha1"
+        } else {
+            "v1"
+        });
+        object["kind"] = json!(kind);
+        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        self.api.state().store(collection, &name, object);
+    }
+
+    pub fn delete(&self, collection: &str, name: &str) {
+        let mut state = self.api.state();
+        let key = (collection.to_owned(), name.to_owned());
+        let Some(mut object) = state.objects.get(&key).cloned() else {
+            return;
+        };
+        object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        state.store(collection, name, object);
+    }
+
+    pub fn all(&self, collection: &str) -> Vec<Value> {
+        self.api.state().of(collection).cloned().collect()
+    }
+
+    pub fn names(&self, collection: &str) -> Vec<String> {
+        self.all(collection)
+            .iter()
+            .map(|o| o["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// A process of the operator: it knows nothing but what the API server and the pods tell it.
+    pub fn operator(&self) -> Arc<Context> {
+        let client = self.api.client();
+        let links = Links::new(self.keys.operator.clone());
+        let drive: DriveUid = DRIVE.parse().unwrap();
+        links
+            .register(
+                "d0",
+                Peer::Drive(drive),
+                "d0",
+                &self.drive_identity.certificate,
+            )
+            .unwrap();
+        links.set_address("d0", self.drive_address).unwrap();
+        Arc::new(Context {
+            client: client.clone(),
+            settings: super::settings(),
+            fabric: self.fabric.clone(),
+            keys: self.keys.clone(),
+            links,
+            events: Events::new(client, "test"),
+            backoffs: Backoffs::default(),
+        })
+    }
+
+    /// Pods get an address and run; pods being deleted end.
+    pub async fn kubelet(&mut self) {
+        for collection in [ENGINES, INITIATORS] {
+            for mut pod in self.all(collection) {
+                let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
+                if pod["metadata"].get("deletionTimestamp").is_some() {
+                    self.engines.remove(&name);
+                    pod["metadata"]["finalizers"] = json!([]);
+                    self.api.state().store(collection, &name, pod);
+                } else if pod.get("status").is_none() {
+                    let ip = self.start(collection, &name, &pod).await;
+                    pod["spec"]["nodeName"] = json!("n2");
+                    pod["status"] =
+                        json!({"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]});
+                    self.api.state().store(collection, &name, pod);
+                }
+            }
+        }
+    }
+
+    async fn start(&mut self, collection: &str, name: &str, pod: &Value) -> IpAddr {
+        self.next += 1;
+        let ip = IpAddr::from(Ipv4Addr::new(127, 77, 0, self.next));
+        if collection != ENGINES {
+            return ip;
+        }
+        let term = pod["metadata"]["labels"]["weft.storage/term"]
+            .as_str()
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert!(self.terms.insert(term), "term {term} has a second pod");
+        let key = (ENGINE_SECRETS.to_owned(), name.to_owned());
+        let secret = self
+            .api
+            .state()
+            .objects
+            .get(&key)
+            .cloned()
+            .expect("a pod's Secret is there before it");
+        let secret: Secret = serde_json::from_value(secret).unwrap();
+        let document: EngineDocument = documents::read(&secret).unwrap();
+        let identity = documents::identity(document.control.as_ref().unwrap());
+        {
+            let mut drive = self.drive.lock().unwrap();
+            drive.fence = drive.fence.max(document.term.0);
+        }
+        let document = Arc::new(Mutex::new(document));
+        let port = self.fabric.ports.control;
+        let handler = Arc::new(EngineHandler(document.clone()));
+        let (address, server) = serve(SocketAddr::new(ip, port), identity.clone(), handler).await;
+        self.engines.insert(
+            name.to_owned(),
+            Engine {
+                document,
+                identity,
+                address,
+                _server: server,
+            },
+        );
+        ip
+    }
+
+    /// Drive and engines push what they have to say.
+    pub async fn push(&self, operator: &Context) {
+        let drive = drive_status(&self.drive.lock().unwrap());
+        let path = format!("/status/drive/{}", drive.drive);
+        push(
+            operator,
+            &self.drive_identity,
+            path,
+            serde_json::to_vec(&drive).unwrap(),
+        )
+        .await;
+        let fence = self.drive.lock().unwrap().fence;
+        for engine in self.engines.values() {
+            let status =
+                engine_status(&engine.document.lock().unwrap(), engine.address.ip(), fence);
+            let path = format!("/status/engine/{}", status.volume);
+            push(
+                operator,
+                &engine.identity,
+                path,
+                serde_json::to_vec(&status).unwrap(),
+            )
+            .await;
+        }
+    }
+
+    /// What has a controller that is gone goes too.
+    pub fn collect(&self) {
+        let mut state = self.api.state();
+        let uids: BTreeSet<String> = state
+            .objects
+            .values()
+            .filter_map(|o| o["metadata"]["uid"].as_str().map(str::to_owned))
+            .collect();
+        let orphaned = |object: &Value| {
+            let owners = object["metadata"]["ownerReferences"].as_array();
+            owners.is_some_and(|o| o.iter().all(|o| !uids.contains(o["uid"].as_str().unwrap())))
+        };
+        let gone: Vec<_> = state
+            .objects
+            .iter()
+            .filter(|(_, o)| orphaned(o))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in gone {
+            state.objects.remove(&key);
+        }
+    }
+
+    /// The node plugin writes what it has observed, and nothing else.
+    pub fn observe(&self, attachment: &str, staged: bool) {
+        let mut state = self.api.state();
+        let key = (ATTACHMENTS.to_owned(), attachment.to_owned());
+        let Some(mut object) = state.objects.get(&key).cloned() else {
+            return;
+        };
+        let observed =
+            json!({"staged": staged, "source": "172.30.3.2:40000", "initiator": "UserSpace"});
+        if object["status"]["observed"] != observed {
+            object["status"]["observed"] = observed;
+            state.store(ATTACHMENTS, attachment, object);
+        }
+    }
+}
+
+async fn push(operator: &Context, identity: &Identity, path: String, body: Vec<u8>) {
+    let request = Request {
+        method: Method::POST,
+        path,
+        body: Bytes::from(body),
+        peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
+        peer_fingerprint: fingerprint(&identity.certificate).unwrap(),
+    };
+    operator.links.handle(request).await;
+}
+
+fn engine_status(document: &EngineDocument, ip: IpAddr, fence: u64) -> EngineStatus {
+    let Stack::Slice(slice) = &document.stack;
+    let own = SocketAddr::new(ip, 50000);
+    let host = |host: &weft_spec::engine::AllowedHost| HostStatus {
+        attachment: host.attachment.clone(),
+        generation: host.generation,
+        associations: 0,
+        source: None,
+    };
+    EngineStatus {
+        version: 1,
+        volume: document.volume,
+        term: document.term,
+        boot: Boot(1),
+        document_generation: document.generation,
+        state: if fence > document.term.0 {
+            EngineState::Parked
+        } else {
+            EngineState::Serving
+        },
+        reason: "Serving".into(),
+        message: String::new(),
+        hosts: document.hosts.iter().map(host).collect(),
+        drives: vec![DriveWire {
+            slice: slice.slice,
+            drive_name: slice.drive_name.clone(),
+            connected: true,
+            address: slice.address,
+            local: Some(own),
+            seen_by_drive: Some(own),
+            identity: Some(nqn::slice(slice.slice)),
+            reason: String::new(),
+        }],
+    }
+}
