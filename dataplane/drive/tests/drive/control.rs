@@ -87,9 +87,13 @@ impl Linked {
                 }
             }
         };
-        tokio::time::timeout(DEADLINE, wanted)
-            .await
-            .expect("the status is not pushed")
+        match tokio::time::timeout(DEADLINE, wanted).await {
+            Ok(status) => status,
+            Err(_) => panic!(
+                "the status is not pushed; the drive says:\n{}",
+                self.running.log()
+            ),
+        }
     }
 
     async fn ask(&self, method: http::Method, path: &str, body: Vec<u8>) -> (u16, String) {
@@ -197,7 +201,7 @@ async fn a_newer_document_is_durable_when_it_is_answered_and_an_older_one_refuse
     let (code, answer) = linked.put_document(&next).await;
     assert!(code == 409 && answer.contains("port"), "{code} {answer}");
     // The process that comes next starts with the old file: it waits for what it has accepted.
-    linked.running.child.kill().unwrap();
+    linked.running.kill();
     linked.running = Running::start(&linked.files.write());
     let outdated = linked
         .pushed(|status| status.reason == "DocumentOutdated")

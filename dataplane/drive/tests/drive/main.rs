@@ -7,4 +7,6 @@ mod gate;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]
+mod network;
+#[cfg(test)]
 mod process;

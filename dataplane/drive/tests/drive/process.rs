@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 use weft_drive::superblock::{Copies, Superblock};
@@ -48,6 +49,17 @@ impl Running {
             seen.push('\n');
         }
         panic!("{what:?} was not logged; but:\n{seen}")
+    }
+
+    /// Dead when this returns.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// What it logged since it was asked last.
+    pub fn log(&self) -> String {
+        self.lines.try_iter().collect::<Vec<_>>().join("\n")
     }
 
     pub fn terminate(mut self) -> Option<i32> {
@@ -114,12 +126,18 @@ impl Files {
     }
 }
 
+/// A port below those that the kernel gives to outgoing connections, so that it stays free
+/// until the program listens on it.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let port = 10_000
+            + (std::process::id() as u16).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed))
+                % 20_000;
+        if std::net::TcpListener::bind(("0.0.0.0", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 #[test]
@@ -165,7 +183,7 @@ fn a_second_process_waits_for_the_first_even_when_that_one_is_killed() {
     files.document.port = free_port();
     let second = Running::start(&files.write());
     second.says("waiting until it is gone");
-    first.child.kill().unwrap();
+    first.kill();
     second.says("serving");
     assert_eq!(second.terminate(), Some(0));
 }
