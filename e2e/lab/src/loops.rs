@@ -7,7 +7,6 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serde::Deserialize;
 
 use crate::paths::Paths;
 use crate::process;
@@ -15,17 +14,27 @@ use crate::process;
 /// The size of the block device that one node has.
 const DRIVE_SIZE: u64 = 1 << 30;
 
-/// A loop device and the file behind it, as `losetup` tells.
-#[derive(Debug, Deserialize)]
+/// How deep below `nodes/` a file of a node may lie to be recognized after a crash: node,
+/// directory of its disk, and a few of Weft's own.
+const NODE_FILE_DEPTH: u32 = 6;
+
+/// A loop device, and the name of its file as the kernel tells it: from the root of whoever has
+/// it mounted, be that a node, and cut short when that one is dead.
+#[derive(Debug)]
 struct Loop {
     name: String,
-    #[serde(rename = "back-ino")]
-    inode: u64,
-    /// Padded with spaces.
-    #[serde(rename = "back-maj:min")]
-    device: String,
-    #[serde(rename = "back-file")]
-    file: Option<PathBuf>,
+    file: PathBuf,
+}
+
+/// What lies behind a loop device.
+#[derive(Debug, PartialEq, Eq)]
+enum Backing {
+    /// Device and inode number.
+    File(u64, u64),
+    /// A file system whose server is dead: nothing can be had from it any more.
+    Dead,
+    /// No answer in time: a file system whose server is frozen. It is somebody's.
+    Silent,
 }
 
 /// A line of `/proc/PID/mountinfo`.
@@ -38,7 +47,7 @@ struct Mount<'a> {
 /// The block device of the node that has one: a loop device on a file of the state directory.
 pub(crate) fn block_drive(paths: &Paths) -> Result<String> {
     let file = paths.drives().join("n3.img");
-    if let Some(existing) = attached()?.into_iter().find(|l| l.has_file(&file)) {
+    if let Some(existing) = attached()?.into_iter().find(|l| l.file == file) {
         return Ok(existing.name);
     }
     fs::create_dir_all(paths.drives())?;
@@ -68,25 +77,23 @@ pub(crate) fn remember(paths: &Paths) -> Result<()> {
 }
 
 /// The devices whose file is one that this node sees, by the node's first process. Nothing is
-/// asked of a FUSE file system, whose server may be frozen: its device number is unique.
+/// asked of a FUSE file system, whose server may be frozen: its mount point tells enough.
 pub(crate) fn of_node(paths: &Paths, init: i32) -> Result<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{init}/mountinfo")).unwrap_or_default();
     let mounts = mounts(&text);
     let own = attached()?.into_iter().filter(|device| {
-        let Some(file) = device.file.as_deref() else {
+        let Some(mount) = mount_of(&mounts, &device.file) else {
             return false;
         };
-        let Some(mount) = mount_of(&mounts, file) else {
-            return false;
-        };
-        if file.starts_with(paths.drives()) || mount.device != device.device.trim() {
+        if device.file.starts_with(paths.state()) {
             return false;
         }
         if mount.kind.starts_with("fuse") {
             return true;
         }
-        let inside = format!("/proc/{init}/root{}", file.display());
-        fs::metadata(inside).is_ok_and(|meta| meta.ino() == device.inode) && !device.reachable()
+        let inside = format!("/proc/{init}/root{}", device.file.display());
+        let seen = identity(Path::new(&inside));
+        seen.is_some() && device.backing() == seen && identity(&device.file) != seen
     });
     Ok(own.map(|device| device.name).collect())
 }
@@ -104,19 +111,23 @@ pub(crate) fn detach_all(names: &[String]) -> Result<()> {
     })
 }
 
-/// Detaches what a dead lab left: devices on files of the state directory, and those whose file
-/// cannot be reached by its name (it was seen only inside a node) and which nobody has mounted.
+/// Detaches what a dead lab left: devices on files of the state directory, under whatever name,
+/// and those on a file system that died with its server and which nobody has mounted. What was
+/// there before the lab is never touched.
 pub(crate) fn detach_leftovers(paths: &Paths) -> Result<()> {
     let Ok(foreign) = fs::read_to_string(paths.state().join("foreign-loops")) else {
         return Ok(());
     };
+    let mut files = Vec::new();
+    collect(&paths.state().join("nodes"), NODE_FILE_DEPTH, &mut files);
     for device in attached()? {
-        let is_foreign = foreign.lines().any(|name| name == device.name);
-        let is_own = device
-            .file
-            .as_ref()
-            .is_some_and(|file| file.starts_with(paths.state()));
-        if is_own || !(is_foreign || device.reachable() || device.mounted()) {
+        let is_own = device.file.starts_with(paths.state())
+            || match device.backing() {
+                Some(Backing::Dead) => !device.mounted(),
+                Some(backing) => files.contains(&backing),
+                None => false,
+            };
+        if is_own && !foreign.lines().any(|name| name == device.name) {
             detach(&device.name)?;
         }
     }
@@ -126,25 +137,47 @@ pub(crate) fn detach_leftovers(paths: &Paths) -> Result<()> {
 /// The loop devices on files of the state directory.
 pub(crate) fn own(paths: &Paths) -> Vec<(String, PathBuf)> {
     let all = attached().unwrap_or_default().into_iter();
-    all.filter_map(|device| Some((device.name, device.file?)))
+    all.map(|device| (device.name, device.file))
         .filter(|(_, file)| file.starts_with(paths.state()))
         .collect()
 }
 
-impl Loop {
-    fn has_file(&self, file: &Path) -> bool {
-        self.file.as_deref() == Some(file)
+/// The identity of every file below a node's own data, images and logs left out.
+fn collect(dir: &Path, depth: u32, files: &mut Vec<Backing>) {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let Ok(kind) = entry.file_type() else {
+            continue;
+        };
+        if kind.is_file() {
+            files.extend(identity(&entry.path()));
+        } else if kind.is_dir() && depth > 0 && entry.file_name() != "containerd" {
+            collect(&entry.path(), depth - 1, files);
+        }
     }
+}
 
-    /// Whether its name leads to the file from here.
-    fn reachable(&self) -> bool {
-        self.file
-            .as_ref()
-            .and_then(|file| fs::metadata(file).ok())
-            .is_some_and(|meta| {
-                let (major, minor) = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
-                meta.ino() == self.inode && self.device.trim() == format!("{major}:{minor}")
-            })
+fn identity(file: &Path) -> Option<Backing> {
+    let meta = fs::metadata(file).ok()?;
+    Some(Backing::File(meta.dev(), meta.ino()))
+}
+
+impl Loop {
+    /// What lies behind it, or nothing when it was detached meanwhile. Asked by another process,
+    /// with a limit: a frozen FUSE server would hold the one who asks for ever.
+    fn backing(&self) -> Option<Backing> {
+        let output = process::output(
+            Command::new("timeout")
+                .args(["--signal=KILL", "3", "losetup", "--list", "--noheadings"])
+                .args(["--output", "BACK-MAJ:MIN,BACK-INO", &self.name]),
+        )
+        .ok()?;
+        if output.status.code().is_none_or(|code| code >= 124) {
+            return Some(Backing::Silent);
+        }
+        parse_backing(&String::from_utf8_lossy(&output.stdout))
     }
 
     /// Whether any process still has it mounted.
@@ -160,23 +193,38 @@ impl Loop {
     }
 }
 
+/// `254:0 1459736`, or blanks when the file system does not answer any more.
+fn parse_backing(line: &str) -> Option<Backing> {
+    if line.is_empty() {
+        return None;
+    }
+    let fields: Vec<_> = line
+        .split([':', ' ', '\n'])
+        .filter(|f| !f.is_empty())
+        .collect();
+    let numbers: Vec<u64> = fields.iter().filter_map(|f| f.parse().ok()).collect();
+    Some(match numbers.as_slice() {
+        [major, minor, inode] => {
+            let (major, minor) = (u32::try_from(*major).ok()?, u32::try_from(*minor).ok()?);
+            Backing::File(rustix::fs::makedev(major, minor), *inode)
+        }
+        _ => Backing::Dead,
+    })
+}
+
+/// From sysfs, which asks no file system: `losetup --list` would hang with a frozen FUSE server.
 fn attached() -> Result<Vec<Loop>> {
-    #[derive(Deserialize)]
-    struct List {
-        loopdevices: Vec<Loop>,
-    }
-    let text = process::run(Command::new("losetup").args([
-        "--list",
-        "--json",
-        "--output",
-        "NAME,BACK-INO,BACK-MAJ:MIN,BACK-FILE",
-    ]))
-    .context("cannot list the loop devices")?;
-    if text.trim().is_empty() {
-        return Ok(Vec::new());
-    }
-    let list: List = serde_json::from_str(&text).context("losetup answered something else")?;
-    Ok(list.loopdevices)
+    let entries = fs::read_dir("/sys/block").context("cannot list the block devices")?;
+    Ok(entries
+        .flatten()
+        .filter_map(|entry| {
+            let file = fs::read_to_string(entry.path().join("loop/backing_file")).ok()?;
+            Some(Loop {
+                name: format!("/dev/{}", entry.file_name().to_string_lossy()),
+                file: PathBuf::from(file.trim_end_matches('\n')),
+            })
+        })
+        .collect())
 }
 
 fn detach(device: &str) -> Result<()> {
@@ -250,6 +298,14 @@ mod tests {
         let mounts = mounts(MOUNTINFO);
         let targets: Vec<_> = volume_mounts(&mounts).iter().map(|m| m.target).collect();
         assert_eq!(targets, ["/var/lib/kubelet/plugins/x/mount"]);
+    }
+
+    #[test]
+    fn a_dead_file_system_is_told_from_a_file() {
+        let file = Backing::File(rustix::fs::makedev(254, 0), 1459736);
+        assert_eq!(parse_backing("     254:0    1459736\n"), Some(file));
+        assert_eq!(parse_backing(" \n"), Some(Backing::Dead));
+        assert_eq!(parse_backing(""), None);
     }
 
     #[test]

@@ -34,6 +34,8 @@ spec:
 
 #[test]
 fn the_lab_keeps_its_promises() -> Result<()> {
+    // What a failed run left up for whoever wanted to look at it.
+    weft_lab::down(&Paths::from_env()?)?;
     let before = Leftovers::now()?;
     let options = Options::default();
     let begin = Instant::now();
