@@ -10,6 +10,7 @@ pub mod observe;
 pub mod placement;
 pub mod plan;
 pub mod status;
+pub mod takeover;
 #[cfg(test)]
 mod tests;
 pub mod wires;

@@ -1,19 +1,22 @@
 //! What a pass reads, from the API server itself (no cache, so a raise of the term never rests on
 //! an old list), and from what engines have said.
 
-use super::plan::{EnginePod, EngineSecret, Observed, Placement, Trouble};
+use super::plan::{EnginePod, EngineSecret, Observed, Placement};
+use super::takeover::Trouble;
 use super::{objects, plan};
 use crate::shared::context::Context;
 use crate::shared::errors::{Doing, Error};
 use crate::shared::labels::{TERM, VOLUME_UID};
 use crate::shared::links::{LinkError, Peer};
-use crate::shared::{documents, nodes, pods};
+use crate::shared::nodes::is_ready;
+use crate::shared::{documents, pods};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Secret};
 use kube::api::ListParams;
 use kube::core::{Selector, SelectorExt};
 use kube::{Api, ResourceExt};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use weft_crds::{Attachment, Drive, Pool, Slice, Volume};
@@ -197,12 +200,13 @@ async fn nodes_of(
         .iter()
         .filter_map(|pod| pod.spec.as_ref()?.node_name.clone())
     {
-        if !nodes.contains_key(&name) {
+        if let Entry::Vacant(place) = nodes.entry(name) {
+            let name = place.key().clone();
             let node = api
                 .get_opt(&name)
                 .await
                 .doing(|| format!("read Node {name}"))?;
-            nodes.insert(name, node.map(|node| nodes::is_ready(&node)));
+            place.insert(node.map(|node| is_ready(&node)));
         }
     }
     Ok(nodes)

@@ -5,7 +5,12 @@
 //! drive with the most room; then the name, so that the same observation always gives the
 //! same answer.
 
+use super::plan::Placement;
+use super::status;
+use crate::shared::quantity;
+use k8s_openapi::api::core::v1::Node;
 use std::collections::BTreeMap;
+use weft_crds::{Drive, Phase, Pool, Volume};
 
 /// A drive that the pool selects, as far as placement cares.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +61,7 @@ pub enum Refusal {
 }
 
 /// Chooses a drive for a slice of `size` bytes.
-pub fn choose<'a>(
+pub fn pick<'a>(
     candidates: &'a [Candidate],
     spread_by: &[String],
     size: u64,
@@ -97,6 +102,60 @@ fn slices_in_domain(candidates: &[Candidate], key: &str, domain: &str) -> usize 
         .sum()
 }
 
+/// Chooses a drive for the slice of a volume, or says why there is none.
+pub fn choose<'a>(
+    volume: &Volume,
+    placement: &'a Placement,
+) -> Result<(&'a Drive, &'a Pool), status::Word> {
+    let Some(pool) = &placement.pool else {
+        return Err(status::unknown_pool(volume));
+    };
+    let candidates: Vec<Candidate> = placement
+        .drives
+        .iter()
+        .map(|d| candidate(d, pool, placement))
+        .collect();
+    let size = quantity::bytes(&volume.spec.size).unwrap_or(u64::MAX);
+    let refused = |refusal: Refusal| status::refused(volume, refusal);
+    let chosen = pick(&candidates, &pool.spec.spread_by, size).map_err(refused)?;
+    let found = placement
+        .drives
+        .iter()
+        .find(|d| d.metadata.name.as_ref() == Some(&chosen.name));
+    found
+        .map(|drive| (drive, pool))
+        .ok_or_else(|| status::refused(volume, Refusal::NoDrive))
+}
+
+fn candidate(drive: &Drive, pool: &Pool, placement: &Placement) -> Candidate {
+    let status = drive.status.clone().unwrap_or_default();
+    let ready = status.phase == Phase::Ready
+        && drive.metadata.deletion_timestamp.is_none()
+        && drive.spec.uid.is_some();
+    let capacity = status.size.as_ref().and_then(quantity::bytes).unwrap_or(0);
+    let limit = u128::from(capacity) * u128::from(pool.spec.overcommit_percent()) / 100;
+    let here = placement
+        .slices
+        .iter()
+        .filter(|s| drive.metadata.name.as_ref() == Some(&s.spec.drive));
+    let sizes: Vec<u64> = here
+        .map(|s| quantity::bytes(&s.spec.size).unwrap_or(0))
+        .collect();
+    let on_node = |n: &&Node| n.metadata.name.as_ref() == Some(&drive.spec.host_export.node);
+    let node = placement.nodes.iter().find(on_node);
+    Candidate {
+        name: drive.metadata.name.clone().unwrap_or_default(),
+        ready,
+        reason: status::drive_reason(drive),
+        node_labels: node
+            .and_then(|n| n.metadata.labels.clone())
+            .unwrap_or_default(),
+        promised_limit: u64::try_from(limit).unwrap_or(u64::MAX),
+        promised: sizes.iter().fold(0, |sum, size| sum.saturating_add(*size)),
+        slices: sizes.len(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,7 +179,7 @@ mod tests {
     #[test]
     fn the_emptiest_domain_wins_over_the_roomiest_drive() {
         let drives = [drive("a", "z1", 100, 2), drive("b", "z2", 50, 1)];
-        assert_eq!(choose(&drives, &zones(), 10).unwrap().name, "b");
+        assert_eq!(pick(&drives, &zones(), 10).unwrap().name, "b");
     }
 
     #[test]
@@ -128,7 +187,7 @@ mod tests {
         let mut down = drive("a0", "z1", 10, 5);
         down.ready = false;
         let drives = [down, drive("a1", "z1", 100, 0), drive("b", "z2", 50, 1)];
-        assert_eq!(choose(&drives, &zones(), 10).unwrap().name, "b");
+        assert_eq!(pick(&drives, &zones(), 10).unwrap().name, "b");
     }
 
     #[test]
@@ -138,8 +197,8 @@ mod tests {
             drive("a", "z1", 50, 0),
             drive("c", "z1", 60, 0),
         ];
-        assert_eq!(choose(&drives, &zones(), 10).unwrap().name, "c");
-        assert_eq!(choose(&drives[..2], &zones(), 10).unwrap().name, "a");
+        assert_eq!(pick(&drives, &zones(), 10).unwrap().name, "c");
+        assert_eq!(pick(&drives[..2], &zones(), 10).unwrap().name, "a");
     }
 
     #[test]
@@ -150,8 +209,8 @@ mod tests {
             drive: "b".into(),
             room: 60,
         };
-        assert_eq!(choose(&drives, &zones(), 70), Err(refusal));
-        assert_eq!(choose(&[], &zones(), 70), Err(Refusal::NoDrive));
+        assert_eq!(pick(&drives, &zones(), 70), Err(refusal));
+        assert_eq!(pick(&[], &zones(), 70), Err(Refusal::NoDrive));
     }
 
     #[test]
@@ -159,6 +218,6 @@ mod tests {
         let mut down = drive("a", "z1", 50, 0);
         (down.ready, down.reason) = (false, "ForeignData".into());
         let refusal = Refusal::NoneReady("a (ForeignData)".into());
-        assert_eq!(choose(&[down], &zones(), 1), Err(refusal));
+        assert_eq!(pick(&[down], &zones(), 1), Err(refusal));
     }
 }

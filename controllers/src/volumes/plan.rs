@@ -15,10 +15,10 @@
 //! | Secret of a term without a pod | delete it |
 //! | deleted, nothing attached | pods away, then slices, then the finalizer |
 
-use super::placement::{self, Candidate, Refusal};
-use super::{objects, status};
+use super::takeover::{Cause, Trouble, cause_for_another};
+use super::{objects, placement, status};
 use crate::shared::conditions::whole_second;
-use crate::shared::{finalizers, quantity};
+use crate::shared::finalizers;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -88,19 +88,6 @@ pub struct EnginePod {
     pub trouble: Option<Trouble>,
     /// What the scheduler or the kubelet says while it does not run.
     pub waiting: String,
-}
-
-/// Why a pod cannot be counted on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// Succeeded or Failed: never runs again.
-    Ended(String),
-    /// The kubelet restarts it with growing pauses.
-    CrashLoop(String),
-    /// Its node is no more.
-    NodeGone,
-    /// Its node does not report.
-    NodeNotReady,
 }
 
 /// An engine's Secret, as far as a plan cares.
@@ -241,7 +228,7 @@ impl Pass {
         let Some(placement) = &o.placement else {
             return;
         };
-        match choose(&o.volume, placement) {
+        match placement::choose(&o.volume, placement) {
             Ok((drive, pool)) => {
                 let slice = objects::slice(&o.volume, uid, drive, pool);
                 self.steps.push(Step::CreateSlice(Box::new(slice)));
@@ -407,10 +394,8 @@ impl Pass {
     }
 
     fn take_down(mut self, o: &Observed) -> Plan {
-        if o.pods.is_empty() && o.slices.is_empty() {
-            if o.secrets.is_empty() {
-                return Plan::Release;
-            }
+        if o.pods.is_empty() && o.slices.is_empty() && o.secrets.is_empty() {
+            return Plan::Release;
         }
         for pod in o.pods.iter().filter(|p| !p.deleting) {
             self.steps.push(Step::DeletePod {
@@ -476,128 +461,10 @@ fn member(o: &Observed) -> Result<VolumeMember, Missing> {
     })
 }
 
-fn choose<'a>(
-    volume: &Volume,
-    placement: &'a Placement,
-) -> Result<(&'a Drive, &'a Pool), status::Word> {
-    let Some(pool) = &placement.pool else {
-        return Err(status::unknown_pool(volume));
-    };
-    let candidates: Vec<Candidate> = placement
-        .drives
-        .iter()
-        .map(|d| candidate(d, pool, placement))
-        .collect();
-    let size = quantity::bytes(&volume.spec.size).unwrap_or(u64::MAX);
-    let refused = |refusal: Refusal| status::refused(volume, refusal);
-    let chosen = placement::choose(&candidates, &pool.spec.spread_by, size).map_err(refused)?;
-    let found = placement
-        .drives
-        .iter()
-        .find(|d| d.metadata.name.as_ref() == Some(&chosen.name));
-    found
-        .map(|drive| (drive, pool))
-        .ok_or_else(|| status::refused(volume, Refusal::NoDrive))
-}
-
-fn candidate(drive: &Drive, pool: &Pool, placement: &Placement) -> Candidate {
-    let status = drive.status.clone().unwrap_or_default();
-    let ready = status.phase == Phase::Ready
-        && drive.metadata.deletion_timestamp.is_none()
-        && drive.spec.uid.is_some();
-    let capacity = status.size.as_ref().and_then(quantity::bytes).unwrap_or(0);
-    let limit = u128::from(capacity) * u128::from(pool.spec.overcommit_percent()) / 100;
-    let here = placement
-        .slices
-        .iter()
-        .filter(|s| drive.metadata.name.as_ref() == Some(&s.spec.drive));
-    let sizes: Vec<u64> = here
-        .map(|s| quantity::bytes(&s.spec.size).unwrap_or(0))
-        .collect();
-    let on_node = |n: &&Node| n.metadata.name.as_ref() == Some(&drive.spec.host_export.node);
-    let node = placement.nodes.iter().find(on_node);
-    Candidate {
-        name: drive.metadata.name.clone().unwrap_or_default(),
-        ready,
-        reason: status::drive_reason(drive),
-        node_labels: node
-            .and_then(|n| n.metadata.labels.clone())
-            .unwrap_or_default(),
-        promised_limit: u64::try_from(limit).unwrap_or(u64::MAX),
-        promised: sizes.iter().fold(0, |sum, size| sum.saturating_add(*size)),
-        slices: sizes.len(),
-    }
-}
-
 /// The pod of the present term.
 pub fn present_pod<'a>(o: &'a Observed, status: &VolumeStatus) -> Option<&'a EnginePod> {
     let name = &status.engine.as_ref()?.pod;
     o.pods.iter().find(|p| p.name == *name)
-}
-
-/// Why another engine is started.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// The volume's first.
-    First,
-    /// No pod bears the term.
-    NoPod,
-    /// Its Secret was deleted: nothing could be told to it any more.
-    NoSecret,
-    /// The pod is being deleted (a drain, a person).
-    Leaving(String),
-    /// The engine met a newer fence.
-    Parked,
-    /// See there.
-    Trouble(String, Trouble),
-}
-
-impl Cause {
-    /// Whether trying again at once may meet the same failure.
-    fn is_failure(&self) -> bool {
-        matches!(
-            self,
-            Self::Parked | Self::Trouble(_, Trouble::Ended(_) | Trouble::CrashLoop(_))
-        )
-    }
-}
-
-fn cause_for_another(
-    o: &Observed,
-    status: &VolumeStatus,
-    present: Option<&EnginePod>,
-) -> Option<Cause> {
-    if status.term == 0 {
-        return Some(Cause::First);
-    }
-    let Some(pod) = present else {
-        return Some(Cause::NoPod);
-    };
-    if pod.deleting {
-        return Some(Cause::Leaving(pod.name.clone()));
-    }
-    if o.secrets.iter().all(|s| s.name != pod.name) {
-        return Some(Cause::NoSecret);
-    }
-    match &pod.trouble {
-        // The data is on that very node: an engine elsewhere would only wait for it.
-        Some(Trouble::NodeNotReady) if on_drives_node(o, pod) => None,
-        Some(trouble) => Some(Cause::Trouble(pod.name.clone(), trouble.clone())),
-        None => {
-            let parked =
-                |r: &EngineStatus| term(r.term) == status.term && r.state == EngineState::Parked;
-            o.report
-                .as_ref()
-                .is_some_and(parked)
-                .then_some(Cause::Parked)
-        }
-    }
-}
-
-fn on_drives_node(o: &Observed, pod: &EnginePod) -> bool {
-    o.drive
-        .as_ref()
-        .is_some_and(|d| d.spec.host_export.node == pod.node)
 }
 
 /// Address of a drive's target, if it is one.
@@ -621,28 +488,4 @@ pub fn term(term: Term) -> i64 {
 /// A counter as the resource has it; beyond what a resource can hold it stays at the end.
 pub fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-impl std::fmt::Display for Cause {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::First => f.write_str("the first engine of the volume"),
-            Self::NoPod => f.write_str("no pod bears the term before"),
-            Self::NoSecret => f.write_str("the Secret of the pod before is gone"),
-            Self::Leaving(pod) => write!(f, "pod {pod} is being deleted"),
-            Self::Parked => f.write_str("the engine before was fenced by a newer one"),
-            Self::Trouble(pod, trouble) => write!(f, "pod {pod}: {trouble}"),
-        }
-    }
-}
-
-impl std::fmt::Display for Trouble {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Ended(why) => write!(f, "it ended ({why})"),
-            Self::CrashLoop(why) => write!(f, "it fails at each start ({why})"),
-            Self::NodeGone => f.write_str("its node is no more"),
-            Self::NodeNotReady => f.write_str("its node does not report"),
-        }
-    }
 }

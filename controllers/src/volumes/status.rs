@@ -5,7 +5,8 @@
 //! ages, so that nothing has to be written again while nothing happens.
 
 use super::placement::Refusal;
-use super::plan::{self, EnginePod, Observed, Trouble};
+use super::plan::{self, EnginePod, Observed};
+use super::takeover::Trouble;
 use super::wires;
 use crate::shared::conditions::{self, Truth};
 use crate::shared::quantity;

@@ -1,15 +1,18 @@
-use super::plan::{EnginePod, EngineSecret, Observed, Pass, Placement, Plan, Step, Trouble, plan};
+use super::plan::{EnginePod, EngineSecret, Observed, Pass, Plan, Step, plan};
+use super::takeover::Trouble;
 use super::{objects, status};
 use crate::shared::conditions;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 use weft_crds::volume::WireState;
-use weft_crds::{Attachment, Drive, Phase, Pool, Slice, Volume};
-use weft_spec::engine::{DriveWire, EngineState, EngineStatus, HostStatus};
-use weft_spec::ids::{AttachGeneration, Boot, DocumentGeneration, Term, VolumeUid};
+use weft_crds::{Attachment, Drive, Phase, Slice, Volume};
+use weft_spec::engine::{DriveWire, EngineState, EngineStatus};
+use weft_spec::ids::{Boot, DocumentGeneration, Term, VolumeUid};
 use weft_spec::nqn;
+
+mod placing;
+mod wires;
 
 const VOLUME: &str = "11111111-1111-4111-8111-111111111111";
 const SLICE: &str = "22222222-2222-4222-8222-222222222222";
@@ -51,13 +54,6 @@ fn drive(name: &str, address: &str, size: &str) -> Drive {
         "metadata": {"name": name},
         "spec": {"uid": DRIVE, "hostExport": {"node": "n1", "file": {"path": "/d", "size": size}}, "adoption": "IfBlank"},
         "status": {"phase": "Ready", "size": size, "address": address, "documentGeneration": 1},
-    }))
-}
-
-fn pool(overcommit: &str) -> Pool {
-    of(json!({
-        "apiVersion": "weft.storage/v1alpha1", "kind": "Pool", "metadata": {"name": "fast"},
-        "spec": {"selector": {}, "spreadBy": ["kubernetes.io/hostname"], "overcommit": overcommit},
     }))
 }
 
@@ -173,21 +169,6 @@ fn ready(pass: &Pass) -> (String, String) {
     (ready.reason.clone(), ready.message.clone())
 }
 
-fn placing(pool: Option<Pool>, drives: Vec<Drive>, slices: Vec<Slice>) -> Observed {
-    let nodes: Vec<Node> = vec![of(
-        json!({"metadata": {"name": "n1", "labels": {"kubernetes.io/hostname": "n1"}}}),
-    )];
-    Observed {
-        placement: Some(Placement {
-            pool,
-            drives,
-            nodes,
-            slices,
-        }),
-        ..fresh()
-    }
-}
-
 #[test]
 fn a_new_volume_is_claimed_with_an_identity_and_nothing_else() {
     let mut o = fresh();
@@ -195,60 +176,6 @@ fn a_new_volume_is_claimed_with_an_identity_and_nothing_else() {
     assert!(matches!(plan(&o), Plan::Claim(Some(_))));
     o.volume.spec.uid = Some(VOLUME.into());
     assert_eq!(plan(&o), Plan::Claim(None));
-}
-
-#[test]
-fn a_volume_that_cannot_be_placed_says_what_to_do() {
-    let full = drive("d0", "10.0.0.1:4421", "1Gi");
-    let mut down = full.clone();
-    down.status.as_mut().unwrap().phase = Phase::Failed;
-    let cases = [
-        (
-            placing(None, vec![], vec![]),
-            "UnknownPool",
-            "there is no Pool fast",
-        ),
-        (
-            placing(Some(pool("100%")), vec![], vec![]),
-            "NoDrive",
-            "selects no Drive",
-        ),
-        (
-            placing(Some(pool("100%")), vec![down], vec![]),
-            "NoReadyDrive",
-            "d0 (Failed)",
-        ),
-        (
-            placing(Some(pool("100%")), vec![full], vec![slice("Ready")]),
-            "NotEnoughCapacity",
-            "asked for 1Gi, the largest free room in pool fast is 0 bytes on drive d0",
-        ),
-    ];
-    for (o, reason, text) in cases {
-        let pass = pass(&o);
-        let said = ready(&pass);
-        assert_eq!(said.0, reason);
-        assert!(said.1.contains(text), "{}", said.1);
-        assert_eq!((pass.steps.len(), pass.status.phase), (0, Phase::Pending));
-    }
-}
-
-#[test]
-fn a_slice_is_created_under_a_fixed_name_and_overcommit_makes_room() {
-    let o = placing(
-        Some(pool("200%")),
-        vec![drive("d0", "10.0.0.1:4421", "1Gi")],
-        vec![slice("Ready")],
-    );
-    let pass = pass(&o);
-    let [Step::CreateSlice(made)] = pass.steps.as_slice() else {
-        panic!("{:?}", pass.steps)
-    };
-    assert_eq!(made.metadata.name.as_deref(), Some("db-a"));
-    assert_eq!(
-        (made.spec.volume_uid.as_str(), made.spec.overcommit_percent),
-        (VOLUME, 200)
-    );
 }
 
 #[test]
@@ -516,79 +443,6 @@ fn a_slice_of_another_volume_under_our_name_is_never_touched() {
         (ready(&pass).0.as_str(), pass.steps.len()),
         ("SliceNameTaken", 0)
     );
-}
-
-#[test]
-fn a_wire_is_ready_only_when_identity_and_source_are_proven() {
-    type Change = fn(&mut DriveWire);
-    let cases: [(WireState, &str, Change); 5] = [
-        (WireState::Ready, "", |_| {}),
-        (WireState::Broken, "no route", |w| {
-            (w.connected, w.reason) = (false, "no route".into())
-        }),
-        (WireState::Broken, "address translation", |w| {
-            w.seen_by_drive = Some("10.9.9.9:1".parse().unwrap())
-        }),
-        (WireState::Broken, "another target answers", |w| {
-            w.identity = Some("nqn.other".into())
-        }),
-        (WireState::Pending, "not reported whom it sees", |w| {
-            w.seen_by_drive = None
-        }),
-    ];
-    for (state, reason, change) in cases {
-        let mut o = serving();
-        change(&mut o.report.as_mut().unwrap().drives[0]);
-        let wire = &pass(&o).status.wires[0];
-        assert_eq!(wire.state, state);
-        assert!(wire.reason.contains(reason), "{}", wire.reason);
-        assert_eq!(
-            (wire.from.as_str(), wire.to.as_str()),
-            ("engine/db", "drive/d0")
-        );
-    }
-}
-
-#[test]
-fn a_consumers_wire_waits_for_the_node_and_is_proven_from_both_ends() {
-    let cases = [
-        (None, Some("10.0.3.1:7"), WireState::Pending),
-        (Some("10.0.3.1:7"), Some("10.0.3.1:7"), WireState::Ready),
-        (Some("10.0.3.1"), Some("10.0.3.1:7"), WireState::Ready),
-        (Some("10.0.3.1:7"), Some("10.0.0.254:7"), WireState::Broken),
-        (Some("10.0.3.1:7"), None, WireState::Broken),
-    ];
-    for (own, seen, state) in cases {
-        let mut o = serving();
-        o.volume.status.as_mut().unwrap().hosts =
-            of(json!([{"attachment": "a1", "node": "n3", "generation": 1}]));
-        o.attachments = vec![attachment("a1", own)];
-        o.report.as_mut().unwrap().hosts = vec![HostStatus {
-            attachment: "a1".into(),
-            generation: AttachGeneration(1),
-            associations: u32::from(seen.is_some()),
-            source: seen.map(|s| s.parse().unwrap()),
-        }];
-        let wires = pass(&o).status.wires;
-        assert_eq!(
-            wires[1].state, state,
-            "{own:?} {seen:?}: {}",
-            wires[1].reason
-        );
-    }
-}
-
-#[test]
-fn since_moves_only_with_the_state() {
-    let mut o = serving();
-    o.volume.status = Some(pass(&o).status);
-    let since = |o: &Observed| pass(o).status.wires[0].since.clone().unwrap().0;
-    o.now += SignedDuration::from_secs(60);
-    o.report.as_mut().unwrap().drives[0].local = Some("10.0.0.9:50001".parse().unwrap());
-    o.report.as_mut().unwrap().drives[0].seen_by_drive = Some("10.0.0.9:50001".parse().unwrap());
-    assert_eq!(since(&o), now());
-    o.report.as_mut().unwrap().drives[0].connected = false;
-    assert_eq!(since(&o), o.now);
 }
 
 #[test]
