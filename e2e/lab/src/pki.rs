@@ -1,6 +1,7 @@
 //! The certificates of the lab, and the kubeconfigs that carry them.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -22,6 +23,7 @@ pub(crate) fn server() -> String {
 pub(crate) fn generate(paths: &Paths, nodes: &[NodeSpec]) -> Result<()> {
     let dir = paths.pki();
     fs::create_dir_all(&dir)?;
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
     let authority = Authority::generate(&dir)?;
 
     authority.issue(
