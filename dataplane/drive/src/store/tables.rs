@@ -228,3 +228,73 @@ fn decode_row(uid: u128, bytes: &[u8]) -> Result<SliceRow, redb::Error> {
         generation: DocumentGeneration(raw.generation.get()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::superblock::{Geometry, Superblock, Superblocks};
+    use std::sync::Arc;
+    use weft_block::MemoryDisk;
+    use weft_spec::ids::{ClusterUid, DriveUid};
+
+    /// Ids in an order that splits pages everywhere (a full-period generator modulo 2^15).
+    fn scattered() -> impl Iterator<Item = u32> {
+        std::iter::successors(Some(1u32), |at| {
+            Some(at.wrapping_mul(1_664_525).wrapping_add(1_013_904_223) % (1 << 15))
+        })
+        .take(1 << 15)
+    }
+
+    #[test]
+    fn the_chunk_map_of_a_full_drive_fits_its_region_through_all_its_growth() {
+        let geometry = Geometry::of(2 << 30).unwrap();
+        assert!(geometry.chunks <= 1 << 15);
+        let superblock = Superblock {
+            counter: 0,
+            drive: DriveUid::random(),
+            cluster: ClusterUid::random(),
+            geometry,
+            metadata_length: 0,
+            document_generation: DocumentGeneration(0),
+        };
+        let medium = Arc::new(MemoryDisk::new(geometry.data_start));
+        let superblocks = Arc::new(Superblocks::new(medium.clone(), superblock));
+        let tables = Tables::open(Region::new(medium, superblocks.clone())).unwrap();
+        let all: Vec<_> = scattered().collect();
+        let place = |id: &u32| (SliceNumber(id % 7), ChunkIndex(id / 7), ChunkNumber(*id));
+        for ids in all.chunks(2048) {
+            tables
+                .commit(
+                    ids.iter()
+                        .map(place)
+                        .map(|(slice, index, chunk)| Change::Map(slice, index, chunk)),
+                )
+                .unwrap();
+        }
+        for ids in all.chunks(4096).step_by(2) {
+            tables
+                .commit(
+                    ids.iter()
+                        .map(place)
+                        .map(|(slice, index, chunk)| Change::Unmap(slice, index, chunk)),
+                )
+                .unwrap();
+            tables
+                .commit(
+                    ids.iter()
+                        .map(place)
+                        .map(|(slice, index, chunk)| Change::Map(slice, index, chunk)),
+                )
+                .unwrap();
+        }
+        let mut found = 0;
+        tables.load(|_, _, _| found += 1).unwrap();
+        assert_eq!(found, 1 << 15);
+        let length = superblocks.now().metadata_length;
+        assert!(
+            length <= geometry.metadata_size / 2,
+            "{length} of {}",
+            geometry.metadata_size
+        );
+    }
+}
