@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{DeleteParams, PostParams};
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
+use std::time::Duration;
 use weft_control::tls::Identity;
 use weft_crds::{Drive, Slice, Volume};
 use weft_spec::engine::EngineDocument;
@@ -18,6 +19,12 @@ use weft_spec::ids::VolumeUid;
 
 /// Seconds for an engine that nobody uses any more.
 const SHORT_GRACE: u32 = 1;
+
+/// How long a pass waits for an engine to make a document durable: other events of the volume wait
+/// meanwhile.
+const PUT_PATIENCE: Duration = Duration::from_secs(3);
+/// When a document that was not answered is put again, should nothing else happen before.
+const PUT_AGAIN: Duration = Duration::from_secs(15);
 
 /// Where this controller writes.
 pub struct Writer<'a> {
@@ -69,8 +76,11 @@ impl<'a> Writer<'a> {
         pass: Pass,
     ) -> Result<Action, Error> {
         let swapped = self.swap(volume, &pass).await?;
+        let mut again = pass.again;
         for step in &pass.steps {
-            self.step(&swapped, drive, step).await?;
+            if !self.step(&swapped, drive, step).await? {
+                again = Some(again.map_or(PUT_AGAIN, |again| again.min(PUT_AGAIN)));
+            }
         }
         for Note { reason, text } in pass.notes {
             let regarding = swapped.object_ref(&());
@@ -79,9 +89,7 @@ impl<'a> Writer<'a> {
                 .normal(&regarding, reason, "Takeover", text)
                 .await;
         }
-        Ok(pass
-            .again
-            .map_or_else(Action::await_change, Action::requeue))
+        Ok(again.map_or_else(Action::await_change, Action::requeue))
     }
 
     async fn swap(&self, volume: &Volume, pass: &Pass) -> Result<Volume, Error> {
@@ -104,21 +112,28 @@ impl<'a> Writer<'a> {
         Ok(swapped)
     }
 
-    async fn step(&self, volume: &Volume, drive: Option<&Drive>, step: &Step) -> Result<(), Error> {
+    /// Gives whether it came to its end.
+    async fn step(
+        &self,
+        volume: &Volume,
+        drive: Option<&Drive>,
+        step: &Step,
+    ) -> Result<bool, Error> {
         match step {
-            Step::CreateSlice(slice) => apply::create(&self.slices, slice).await.map(drop),
-            Step::StartEngine => self.start_engine(volume, drive).await,
-            Step::WriteDocument(name) => self.write_document(volume, name).await,
-            Step::PutDocument { name, .. } => self.put_document(name).await,
-            Step::DeletePod { name, now } => self.delete_pod(name, *now).await,
+            Step::CreateSlice(slice) => apply::create(&self.slices, slice).await.map(drop)?,
+            Step::StartEngine => self.start_engine(volume, drive).await?,
+            Step::WriteDocument(name) => self.write_document(volume, name).await?,
+            Step::PutDocument { name, .. } => return self.put_document(name).await,
+            Step::DeletePod { name, now } => self.delete_pod(name, *now).await?,
             Step::DeleteSecret(name) => {
                 self.context.links.forget(name);
-                remove(&self.secrets, name, &DeleteParams::background()).await
+                remove(&self.secrets, name, &DeleteParams::background()).await?;
             }
             Step::DeleteSlice(name) => {
-                remove(&self.slices, name, &DeleteParams::background()).await
+                remove(&self.slices, name, &DeleteParams::background()).await?;
             }
         }
+        Ok(true)
     }
 
     /// Only ever called in the pass whose swap has raised the term. When it is cut short, the next
@@ -180,16 +195,21 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// What is in the Secret, so that pod and Secret never differ.
-    async fn put_document(&self, name: &str) -> Result<(), Error> {
+    /// What is in the Secret, so that pod and Secret never differ. An engine that has taken it and
+    /// waits for its drive holds the answer back; it reports when it is durable, so the pass does
+    /// not wait with it.
+    async fn put_document(&self, name: &str) -> Result<bool, Error> {
         let Some((_, document)) = self.document(name).await? else {
-            return Ok(());
+            return Ok(true);
         };
-        self.context
-            .links
-            .put_document(name, &document)
-            .await
-            .doing(|| format!("put document {} to pod {name}", document.generation))
+        let putting = self.context.links.put_document(name, &document);
+        match tokio::time::timeout(PUT_PATIENCE, putting).await {
+            Ok(answer) => {
+                let what = || format!("put document {} to pod {name}", document.generation);
+                answer.doing(what).map(|()| true)
+            }
+            Err(_) => Ok(false),
+        }
     }
 
     async fn document(&self, name: &str) -> Result<Option<(Secret, EngineDocument)>, Error> {

@@ -9,6 +9,7 @@ pub mod objects;
 pub mod observe;
 pub mod placement;
 pub mod plan;
+pub mod report;
 pub mod status;
 pub mod takeover;
 #[cfg(test)]

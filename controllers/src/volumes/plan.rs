@@ -15,6 +15,7 @@
 //! | Secret of a term without a pod | delete it |
 //! | deleted, nothing attached | pods away, then slices, then the finalizer |
 
+use super::report::{leaving, takes_documents};
 use super::takeover::{Cause, Trouble, cause_for_another};
 use super::{objects, placement, status};
 use crate::shared::conditions::whole_second;
@@ -22,7 +23,7 @@ use crate::shared::finalizers;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use weft_crds::volume::{VolumeEngine, VolumeMember};
 use weft_crds::{Attachment, Drive, Phase, Pool, Slice, Volume, VolumeStatus};
@@ -219,8 +220,9 @@ impl Pass {
             return status::drive_without_address(o, &mut self.status, &member);
         }
         self.engine(o, uid);
-        self.documents(o);
+        // What may fail for the pod's sake comes last.
         self.sweep(o);
+        self.documents(o);
         status::settle(o, &mut self.status);
     }
 
@@ -279,18 +281,19 @@ impl Pass {
             return;
         };
         if let Some(pod) = present {
+            let address = pod.ip.map(|ip| SocketAddr::new(ip, o.engine_port));
+            engine.address = address.map(|a| a.to_string()).unwrap_or_default();
             engine.node.clone_from(&pod.node);
-            engine.address = pod
-                .ip
-                .map(|ip| std::net::SocketAddr::new(ip, o.engine_port).to_string())
-                .unwrap_or_default();
         }
-        if let Some(report) = o
-            .report
-            .as_ref()
-            .filter(|r| term(r.term) == self.status.term)
-        {
-            engine.acknowledged = number(report.document_generation.0);
+        let of_term = |r: &&EngineStatus| term(r.term) == self.status.term;
+        if let Some(report) = o.report.as_ref().filter(of_term) {
+            let reported = number(report.document_generation.0);
+            let held = leaving(report, &self.status.hosts);
+            engine.acknowledged = if held {
+                reported.min(engine.acknowledged)
+            } else {
+                reported
+            };
             engine.serving = report.state == EngineState::Serving;
             self.status.formed |= engine.serving;
         }
@@ -350,7 +353,12 @@ impl Pass {
         {
             self.steps.push(Step::WriteDocument(pod.name.clone()));
         }
-        if let (Some(ip), true) = (pod.ip, reported.is_some_and(|r| r < wanted)) {
+        let behind = reported.is_some_and(|reported| reported < wanted);
+        let takes = o
+            .report
+            .as_ref()
+            .is_some_and(|r| takes_documents(r, &self.status));
+        if let (Some(ip), true, true) = (pod.ip, behind, takes) {
             self.steps.push(Step::PutDocument {
                 name: pod.name.clone(),
                 ip,

@@ -11,6 +11,7 @@ use weft_spec::engine::{DriveWire, EngineState, EngineStatus};
 use weft_spec::ids::{Boot, DocumentGeneration, Term, VolumeUid};
 use weft_spec::nqn;
 
+mod documents;
 mod placing;
 mod wires;
 
@@ -326,39 +327,6 @@ fn a_term_seen_anywhere_is_never_used_again() {
         (pass.status.term, pass.status.document_generation),
         (13, 41)
     );
-}
-
-#[test]
-fn documents_follow_the_swap_that_raised_them() {
-    let mut o = serving();
-    o.volume.status.as_mut().unwrap().document_generation = 6;
-    let name = "db-11111111-3".to_owned();
-    let put = Step::PutDocument {
-        name: name.clone(),
-        ip: "10.0.0.9".parse().unwrap(),
-    };
-    assert_eq!(pass(&o).steps, [Step::WriteDocument(name), put.clone()]);
-    o.secrets = vec![secret(3, 6)];
-    assert_eq!(pass(&o).steps, [put]);
-    o.report = Some(report(3, 6, EngineState::Serving));
-    let settled = pass(&o);
-    assert_eq!(
-        (
-            settled.steps.len(),
-            settled.status.engine.unwrap().acknowledged
-        ),
-        (0, 6)
-    );
-}
-
-#[test]
-fn a_drive_that_moved_raises_the_document() {
-    let mut o = serving();
-    o.drive = Some(drive("d0", "10.0.0.77:4421", "4Gi"));
-    let pass = pass(&o);
-    assert_eq!(pass.status.members[0].address, "10.0.0.77:4421");
-    assert_eq!(pass.status.document_generation, 6);
-    assert!(matches!(pass.steps[0], Step::WriteDocument(_)));
 }
 
 #[test]
