@@ -47,11 +47,24 @@ pub enum KernelError {
     },
     /// The kernel connected and shows no such namespace.
     #[error(
-        "the engine at {address} is connected and its volume did not appear as a block device within {SCAN:?}"
+        "the engine at {address} is connected and its volume did not appear as a block device within {patience:?}"
     )]
     NoDevice {
         /// The engine.
         address: SocketAddr,
+        /// How long was waited.
+        patience: Duration,
+    },
+    /// Connected, without a path to the volume's device.
+    #[error(
+        "the engine at {address} is connected and has not become a path to the volume's device \
+         within {patience:?}; the paths that there were are kept"
+    )]
+    NoPath {
+        /// The engine.
+        address: SocketAddr,
+        /// How long was waited.
+        patience: Duration,
     },
     /// A controller could not be deleted.
     #[error("cannot delete NVMe controller {controller}: {source}")]
@@ -73,6 +86,8 @@ pub struct Target {
     pub address: SocketAddr,
     /// NQN of the volume's subsystem.
     pub subsystem: String,
+    /// Identity of the volume: UUID of the namespace.
+    pub volume: Uuid,
     /// How this host calls itself.
     pub host: HostNqn,
     /// The identifier that goes with that name.
@@ -97,6 +112,7 @@ pub struct Controller {
 pub struct KernelInitiator {
     sys: PathBuf,
     dev: PathBuf,
+    patience: Duration,
 }
 
 impl Default for KernelInitiator {
@@ -104,6 +120,7 @@ impl Default for KernelInitiator {
         Self {
             sys: "/sys".into(),
             dev: "/dev".into(),
+            patience: SCAN,
         }
     }
 }
@@ -196,20 +213,24 @@ impl KernelInitiator {
     }
 
     /// Waits until the device of a volume is there, with its node in /dev.
-    pub fn wait_for_device(&self, target: &Target, volume: Uuid) -> Result<PathBuf, KernelError> {
-        let end = Instant::now() + SCAN;
+    pub fn wait_for_device(&self, target: &Target) -> Result<PathBuf, KernelError> {
+        let look = || {
+            let name = self.device(&target.subsystem, target.volume)?;
+            Some(self.dev.join(name)).filter(|node| node.exists())
+        };
+        let (address, patience) = (target.address, self.patience);
+        self.wait_for(look)
+            .ok_or(KernelError::NoDevice { address, patience })
+    }
+
+    /// Looks again and again, since sysfs tells nobody, up to an end.
+    fn wait_for<T>(&self, look: impl Fn() -> Option<T>) -> Option<T> {
+        let end = Instant::now() + self.patience;
         let mut pause = Duration::from_millis(5);
         loop {
-            let node = self
-                .device(&target.subsystem, volume)
-                .map(|name| self.dev.join(name));
-            if let Some(node) = node.filter(|node| node.exists()) {
-                return Ok(node);
-            }
-            if Instant::now() > end {
-                return Err(KernelError::NoDevice {
-                    address: target.address,
-                });
+            let found = look();
+            if found.is_some() || Instant::now() > end {
+                return found;
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(200));
@@ -243,22 +264,48 @@ impl KernelInitiator {
     }
 
     /// Follows a volume to another engine: the new path first, the old ones after it, so that
-    /// the device is never without a controller. True if anything was changed.
+    /// the device is never without one. True if anything was changed.
     ///
     /// The engine of the newer term has fenced the older at the drives before it answers, so
     /// what the older one still says changes no byte.
     pub fn follow(&self, target: &Target) -> Result<bool, KernelError> {
         let before = self.controllers(&target.subsystem);
-        let is_there = |c: &Controller| c.address == Some(target.address);
-        if before.iter().all(is_there) {
+        // One without an address is being deleted already.
+        let is_old = |c: &&Controller| c.address.is_some_and(|a| a != target.address);
+        let is_there = before.iter().any(|c| c.address == Some(target.address));
+        if is_there && !before.iter().any(|c| is_old(&c)) {
             return Ok(false);
         }
         self.connect(target)?;
-        self.wait_until_live(target)?;
-        for old in before.iter().filter(|c| !is_there(c)) {
-            self.delete(old)?;
-        }
+        self.wait_for_path(target)?;
+        before
+            .iter()
+            .filter(is_old)
+            .try_for_each(|old| self.delete(old))?;
         Ok(true)
+    }
+
+    /// A controller is connected before its namespaces are found, and a device whose last
+    /// path goes in between fails all its I/O. So what counts is the path itself, which the
+    /// kernel shows only after it belongs to the device.
+    fn wait_for_path(&self, target: &Target) -> Result<(), KernelError> {
+        let is_path = |c: &Controller| {
+            c.live && c.address == Some(target.address) && self.has_path(c, target.volume)
+        };
+        let look = || {
+            self.controllers(&target.subsystem)
+                .iter()
+                .any(is_path)
+                .then_some(())
+        };
+        let (address, patience) = (target.address, self.patience);
+        self.wait_for(look)
+            .ok_or(KernelError::NoPath { address, patience })
+    }
+
+    fn has_path(&self, controller: &Controller, volume: Uuid) -> bool {
+        entries(&self.sys.join("class/nvme").join(&controller.name))
+            .any(|dir| is_path(&dir) && has_uuid(&dir, volume))
     }
 
     /// Connects, or follows when there are connections already.
@@ -275,20 +322,6 @@ impl KernelInitiator {
         all.into_iter()
             .find(|c| c.address == Some(target.address))?
             .source
-    }
-
-    fn wait_until_live(&self, target: &Target) -> Result<(), KernelError> {
-        let end = Instant::now() + SCAN;
-        let is_live = |c: &Controller| c.live && c.address == Some(target.address);
-        while !self.controllers(&target.subsystem).iter().any(is_live) {
-            if Instant::now() > end {
-                return Err(KernelError::NoDevice {
-                    address: target.address,
-                });
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(())
     }
 }
 
@@ -336,16 +369,27 @@ fn attribute(dir: &Path, name: &str) -> Option<String> {
         .map(|text| text.trim().to_owned())
 }
 
-/// `nvme0n1`, and not the hidden `nvme0c0n1` of one path.
+/// `nvme0n1`: a device.
 fn is_device(dir: &Path) -> bool {
-    let name = dir
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default();
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    name.strip_prefix("nvme")
-        .and_then(|rest| rest.split_once('n'))
-        .is_some_and(|(subsystem, namespace)| digits(subsystem) && digits(namespace))
+    numbers(dir).is_some_and(|(owner, namespace)| is_number(owner) && is_number(namespace))
+}
+
+/// `nvme0c3n1`: one path of a device, by controller 3. Not there without native multipath.
+fn is_path(dir: &Path) -> bool {
+    let parts = numbers(dir).and_then(|(owner, n)| Some((owner.split_once('c')?, n)));
+    parts.is_some_and(|((s, c), n)| is_number(s) && is_number(c) && is_number(n))
+}
+
+/// What is between `nvme` and `n`, and what follows.
+fn numbers(dir: &Path) -> Option<(&str, &str)> {
+    dir.file_name()?
+        .to_str()?
+        .strip_prefix("nvme")?
+        .split_once('n')
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn has_uuid(dir: &Path, volume: Uuid) -> bool {
@@ -374,6 +418,7 @@ mod tests {
         Target {
             address: address.parse().unwrap(),
             subsystem: NQN.to_owned(),
+            volume: UUID,
             host: HostNqn::from_wire("nqn.2026-11.storage.weft:host:a:b:1:tag"),
             host_id: Uuid::from_u128(9),
         }
@@ -402,6 +447,7 @@ mod tests {
         let initiator = KernelInitiator {
             sys: root.path().join("sys"),
             dev: root.path().join("dev"),
+            patience: Duration::from_millis(50),
         };
         (root, initiator)
     }
@@ -430,9 +476,7 @@ mod tests {
         assert_eq!(kernel.device(NQN, UUID).as_deref(), Some("nvme3n1"));
         assert_eq!(kernel.device(NQN, Uuid::from_u128(1)), None);
         assert_eq!(kernel.device("other", UUID), None);
-        let node = kernel
-            .wait_for_device(&target("10.1.2.3:4420"), UUID)
-            .unwrap();
+        let node = kernel.wait_for_device(&target("10.1.2.3:4420")).unwrap();
         assert!(node.ends_with("dev/nvme3n1"));
     }
 
@@ -476,11 +520,50 @@ mod tests {
     }
 
     #[test]
+    fn an_old_path_goes_only_when_the_new_one_belongs_to_the_device() {
+        let (root, kernel) = kernel();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join("sys/class/nvme/nvme4").join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("subsysnqn", NQN);
+        write(
+            "address",
+            "traddr=10.1.2.4,trsvcid=4420,src_addr=172.30.4.2",
+        );
+        write("state", "live");
+        let deleted = || {
+            let file = root.path().join("sys/class/nvme/nvme3/delete_controller");
+            std::fs::read_to_string(file).unwrap()
+        };
+        let new = target("10.1.2.4:4420");
+        for stranger in ["nvme3c4n1/uuid", "nvme4n1/uuid"] {
+            assert!(matches!(
+                kernel.follow(&new),
+                Err(KernelError::NoPath { .. })
+            ));
+            assert_eq!(deleted(), "");
+            write(stranger, &Uuid::from_u128(1).to_string());
+        }
+        write("nvme3c4n1/uuid", &UUID.to_string());
+        write("state", "connecting");
+        assert!(matches!(
+            kernel.follow(&new),
+            Err(KernelError::NoPath { .. })
+        ));
+        write("state", "live");
+        assert!(kernel.follow(&new).unwrap());
+        assert_eq!(deleted(), "1");
+    }
+
+    #[test]
     fn a_node_without_the_device_has_no_initiator() {
         let root = tempfile::tempdir().unwrap();
         let kernel = KernelInitiator {
             sys: root.path().into(),
             dev: root.path().into(),
+            patience: SCAN,
         };
         assert!(!kernel.is_usable());
         let error = kernel.connect(&target("10.0.0.1:1")).unwrap_err();
@@ -497,6 +580,7 @@ mod tests {
         ];
         for (name, expected) in table {
             assert_eq!(is_device(Path::new(name)), expected, "{name}");
+            assert_eq!(is_path(Path::new(name)), name == "nvme0c0n1", "{name}");
         }
     }
 }

@@ -113,7 +113,7 @@ impl Node {
 
     async fn follow_kernel(&self, admission: &Admission, hands: Guard) -> Result<Ends, Status> {
         let target = self.target(admission).await?;
-        let (kernel, uid) = (self.kernel.clone(), admission.uid.0);
+        let kernel = self.kernel.clone();
         blocking::run(move || {
             // Held as long as the kernel is at work, also when nobody waits for it any more.
             let _hands = hands;
@@ -124,7 +124,7 @@ impl Node {
             if kernel.follow(&target)? {
                 tracing::info!(address = %target.address, "volume moved");
             }
-            let device = kernel.device(&target.subsystem, uid);
+            let device = kernel.device(&target.subsystem, target.volume);
             let identity = device.and_then(|device| kernel.subsystem_of(&device));
             Ok((kernel.source(&target), identity))
         })

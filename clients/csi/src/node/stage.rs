@@ -117,7 +117,7 @@ impl Node {
         match &admission.way {
             Way::Kernel { .. } => {
                 let target = self.target(admission).await?;
-                self.connect_kernel(target, admission.uid.0).await
+                self.connect_kernel(target).await
             }
             Way::UserSpace { pod } => {
                 let initiator = UserInitiator::new(&self.initiators, pod);
@@ -136,17 +136,18 @@ impl Node {
         Ok(Target {
             address: admission.path.address,
             subsystem: admission.subsystem.clone(),
+            volume: admission.uid.0,
             host: self.attachments.host_nqn(secret).await?,
             host_id: *host_id,
         })
     }
 
-    async fn connect_kernel(&self, target: Target, uid: uuid::Uuid) -> Result<Connected, Status> {
+    async fn connect_kernel(&self, target: Target) -> Result<Connected, Status> {
         let (kernel, sys) = (self.kernel.clone(), self.sys.clone());
         blocking::run(move || {
             // Also when the volume is connected already: the engine may have moved meanwhile.
             kernel.follow_or_connect(&target)?;
-            let node = kernel.wait_for_device(&target, uid)?;
+            let node = kernel.wait_for_device(&target)?;
             let device = Device::at(&sys, &node)
                 .ok_or_else(|| NodeError::Vanished(node.display().to_string()))?;
             let size = size_of(&sys, &device)?;
