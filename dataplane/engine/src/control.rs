@@ -3,10 +3,15 @@
 use crate::document::DocumentError;
 use async_trait::async_trait;
 use http::Method;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use weft_control::server::{Handler, Reply, Request};
 use weft_control::tls::Fingerprint;
 use weft_spec::engine::{EngineDocument, EngineStatus};
+
+/// How long an answer is held back for a document to be in force; below the time that the asker
+/// waits, so that it learns what it is waiting for.
+const IN_FORCE_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// A document that was put; the answer is given when it is durable and in force.
 #[derive(Debug)]
@@ -53,10 +58,17 @@ impl EngineHandler {
         if self.puts.send(put).await.is_err() {
             return Reply::text(503, "the engine is ending");
         }
-        match answered.await {
-            Ok(Ok(())) => Reply::json(200, &*self.status.borrow()),
-            Ok(Err(refused)) => Reply::text(409, refused.to_string()),
-            Err(_) => Reply::text(503, "the engine is ending"),
+        match tokio::time::timeout(IN_FORCE_TIMEOUT, answered).await {
+            Ok(Ok(Ok(()))) => Reply::json(200, &*self.status.borrow()),
+            Ok(Ok(Err(refused))) => Reply::text(409, refused.to_string()),
+            Ok(Err(_)) => Reply::text(503, "the engine is ending"),
+            Err(_) => {
+                let message = &self.status.borrow().message;
+                Reply::text(
+                    503,
+                    format!("taken, but not in force yet, put it again: {message}"),
+                )
+            }
         }
     }
 }

@@ -410,7 +410,7 @@ mod tests {
                 term: Term(term),
                 boot: Boot(u64::MAX),
             });
-            assert!(first >= 1 && first <= 0xFFEF - 15, "{first}");
+            assert!((1..=0xFFEF - 15).contains(&first), "{first}");
         }
     }
 }

@@ -77,7 +77,8 @@ pub async fn run(document: EngineDocument) -> anyhow::Result<Outcome> {
 enum Happened {
     Event(Event),
     Connected(Box<(FencePair, ConnectOptions, RemoteDisk)>),
-    Seen(Option<SocketAddr>),
+    /// This end as the drive sees it, on the association with this local address.
+    Seen(Option<SocketAddr>, Option<SocketAddr>),
     Path(Box<PathState>),
     Put(Put),
     Associations,
@@ -144,8 +145,11 @@ impl Runner {
         let actions = match happened {
             Happened::Event(event) => self.engine.step(event),
             Happened::Connected(connected) => self.connected(*connected),
-            Happened::Seen(seen) => {
-                self.wire.seen_by_drive = seen;
+            Happened::Seen(local, seen) => {
+                // The answer may be about an association that is lost by now.
+                if self.wire.path.as_ref().map(|path| path.local) == Some(local) {
+                    self.wire.seen_by_drive = seen;
+                }
                 Vec::new()
             }
             Happened::Path(path) => self.path(*path),
@@ -180,7 +184,8 @@ impl Runner {
                     }
                 }
                 Action::Park => {
-                    // The hosts' connections end with it, without any answer.
+                    // From here on no answer leaves, and the hosts' connections just end.
+                    self.fenced.cancel();
                     if let Some(export) = self.export.take() {
                         export.abort();
                     }
@@ -283,22 +288,23 @@ impl Runner {
     fn path(&mut self, path: PathState) -> Vec<Action> {
         let was_up = self.wire.path.as_ref().is_some_and(|path| path.connected);
         let event = path_event(&path);
+        // A new association has new ends.
+        self.wire.seen_by_drive = None;
         if path.connected {
-            // A new association has new ends.
             self.pauses = Pauses::default();
             if let Some(link) = &self.link {
-                let disk = link.disk.clone();
-                self.tasks
-                    .spawn(async move { Happened::Seen(slice_link::seen_by_drive(&disk).await) });
+                let (disk, local) = (link.disk.clone(), path.local);
+                self.tasks.spawn(async move {
+                    Happened::Seen(local, slice_link::seen_by_drive(&disk).await)
+                });
             }
-            if !was_up {
-                tracing::info!(address = %path.address, "drive connected");
-            }
-        } else {
-            self.wire.seen_by_drive = None;
-            if was_up {
+        }
+        match (was_up, path.connected) {
+            (false, true) => tracing::info!(address = %path.address, "drive connected"),
+            (true, false) => {
                 tracing::warn!(address = %path.address, reason = ?path.reason, "drive lost, I/O waits");
             }
+            _ => {}
         }
         self.wire.path = Some(path);
         self.engine.step(event)

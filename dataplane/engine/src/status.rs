@@ -121,11 +121,14 @@ fn hosts(engine: &Engine, associations: &[Association]) -> Vec<HostStatus> {
         .filter(|host| !engine.admitted().contains(host));
     let mut hosts: Vec<HostStatus> = Vec::new();
     for host in admitted.chain(leaving) {
-        let own = associations.iter().filter(|one| one.host == *host);
+        let own: Vec<_> = associations
+            .iter()
+            .filter(|one| one.host == *host)
+            .collect();
         let status = HostStatus {
             attachment: host.attachment.clone(),
             generation: host.generation,
-            associations: u32::try_from(own.clone().count()).unwrap_or(u32::MAX),
+            associations: u32::try_from(own.len()).unwrap_or(u32::MAX),
             source: own.last().map(|association| association.source),
         };
         if !hosts.contains(&status) {

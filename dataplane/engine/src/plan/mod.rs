@@ -247,14 +247,16 @@ impl Engine {
 
     fn inspected(&mut self, inspection: &SliceInspection) -> Vec<Action> {
         let own = self.pair();
-        if inspection.fence.term > own.term {
+        // Another slice says nothing about this one's fence.
+        let ours = self.mismatch(inspection).is_none();
+        if ours && inspection.fence.term > own.term {
             return self.park(Some(inspection.fence));
         }
         match self.phase {
             Phase::Inspecting(_) => self.begin(inspection),
             // Looked again because the drive refused this host: another process has a higher
             // boot, or it is a passing trouble of the path.
-            Phase::Recording | Phase::Serving if inspection.fence > own => {
+            Phase::Recording | Phase::Serving if ours && inspection.fence > own => {
                 self.park(Some(inspection.fence))
             }
             Phase::Recording | Phase::Serving if self.path != Path::Up => vec![Action::Inspect],
@@ -285,15 +287,20 @@ impl Engine {
     }
 
     fn obstacle(&self, inspection: &SliceInspection) -> Option<Obstacle> {
-        let member = document::member(&self.document);
-        if inspection.slice != member.slice || inspection.volume != self.document.volume {
-            return Some(Obstacle::Mismatch(format!(
+        let small = (inspection.size < self.document.size).then_some(Obstacle::TooSmall {
+            slice: inspection.size,
+        });
+        self.mismatch(inspection).or(small)
+    }
+
+    fn mismatch(&self, inspection: &SliceInspection) -> Option<Obstacle> {
+        let slice = document::member(&self.document).slice;
+        let other = inspection.slice != slice || inspection.volume != self.document.volume;
+        other.then(|| {
+            Obstacle::Mismatch(format!(
                 "slice {} of volume {} answers there",
                 inspection.slice, inspection.volume
-            )));
-        }
-        (inspection.size < self.document.size).then_some(Obstacle::TooSmall {
-            slice: inspection.size,
+            ))
         })
     }
 

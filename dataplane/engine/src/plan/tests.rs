@@ -119,7 +119,7 @@ fn the_way_from_the_start_to_serving() {
 fn what_an_inspection_at_the_start_leads_to() {
     let mismatch = SliceInspection {
         volume: VolumeUid::random(),
-        ..inspection(0, 0, 0)
+        ..inspection(9, 0, 0)
     };
     let small = SliceInspection {
         size: SIZE - 4096,
