@@ -31,6 +31,8 @@ async fn main() -> anyhow::Result<()> {
                         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
                 )
                 .with_writer(std::io::stderr)
+                // Read by people and by log collectors alike, never by a terminal of its own.
+                .with_ansi(false)
                 .init();
             run::run(options).await
         }

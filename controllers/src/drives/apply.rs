@@ -34,7 +34,9 @@ pub async fn reconcile(
     let released = matches!(&plan, Plan::Steps(steps) if steps.contains(&Step::Release));
     if let (Plan::Steps(steps), Some(uid)) = (&plan, uid(&observed.drive)) {
         for step in steps {
-            perform(context, &observed, uid, step).await?;
+            if let Err(error) = perform(context, &observed, uid, step).await {
+                return Err(failed(&api, &observed, error).await);
+            }
         }
     }
     if released {
@@ -45,6 +47,20 @@ pub async fn reconcile(
     apply::apply_status(&api, &observed.drive, before, &wanted).await?;
     tell(context, &observed, &wanted).await;
     Ok(Action::await_change())
+}
+
+/// A step that the API server or the pod refuses is told in the condition too: an Event is gone in
+/// an hour, and the drive may wait for longer. Gives the error back for the policy.
+async fn failed(api: &Api<Drive>, o: &Observed, error: Error) -> Error {
+    if !error.is_conflict() {
+        let wanted = status::failed(o, &error);
+        if let Err(second) =
+            apply::apply_status(api, &o.drive, o.drive.status.as_ref(), &wanted).await
+        {
+            tracing::debug!(%second, "the failure of a step was not written");
+        }
+    }
+    error
 }
 
 /// One Event when the drive begins or ceases to serve, or ceases for another reason.

@@ -2,6 +2,7 @@
 
 use super::plan::{Observed, Plan, Refusal, Step};
 use crate::shared::conditions::{self, Truth};
+use crate::shared::errors::Error;
 use crate::shared::{finalizers, nodes, pods, quantity};
 use kube::ResourceExt;
 use std::collections::BTreeSet;
@@ -76,6 +77,31 @@ pub fn status(o: &Observed, plan: &Plan, address: Option<SocketAddr>) -> DriveSt
         let promised = report.slices.iter().map(|slice| slice.size).sum();
         status.promised = Some(quantity::quantity(promised));
         status.slices = i64::try_from(report.slices.len()).ok();
+    }
+    status
+}
+
+/// The status after a step that failed: what was there before, and why it does not go on. A drive
+/// that serves goes on serving, so its condition stays.
+pub fn failed(o: &Observed, error: &Error) -> DriveStatus {
+    let mut status = o.drive.status.clone().unwrap_or_default();
+    let serves = o
+        .report
+        .as_ref()
+        .is_some_and(|report| report.state == DriveState::Serving);
+    if !serves || finalizers::is_deleting(&o.drive) {
+        let generation = o.drive.metadata.generation;
+        let (reason, message) = (error.category(), format!("{error}; it is tried again"));
+        conditions::set(
+            &mut status.conditions,
+            READY,
+            Truth::False,
+            reason,
+            &message,
+            generation,
+            o.now,
+        );
+        status.observed_generation = generation;
     }
     status
 }

@@ -18,7 +18,7 @@ const GREATEST_WAIT: Duration = Duration::from_secs(60);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The API server refused or did not answer.
-    #[error("cannot {doing}: {source}")]
+    #[error("cannot {doing}: {}", why(source))]
     Api {
         /// What was tried, on which object.
         doing: String,
@@ -84,6 +84,14 @@ impl Error {
             object: describe(object),
             problem: problem.into(),
         }
+    }
+}
+
+/// What the API server said, without the debug form that kube prints after it.
+fn why(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        other => other.to_string(),
     }
 }
 
