@@ -28,6 +28,7 @@ fn main() -> ExitCode {
     }
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
+        .with_ansi(false)
         .with_writer(std::io::stderr)
         .init();
     match serve(&args) {
