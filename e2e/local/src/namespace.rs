@@ -3,6 +3,11 @@
 use rustix::mount::MountPropagationFlags;
 use rustix::thread::UnshareFlags;
 use std::process::Command;
+use std::sync::Once;
+use std::time::Duration;
+
+/// How long one test executable may run, all its tests together.
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// Gives the calling thread, and every process it starts, a network of its own with nothing but
 /// loopback, and mounts of its own that nobody else sees. Both go when the last user goes.
@@ -15,6 +20,7 @@ pub fn enter() {
         rustix::process::geteuid().is_root(),
         "the local tier mounts file systems and makes networks: run it as root"
     );
+    watch_the_clock();
     // SAFETY: descriptors stay shared; network, mounts and working directory become this thread's.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWNET) }
         .expect("root can unshare");
@@ -27,6 +33,20 @@ pub fn enter() {
         up.is_ok_and(|status| status.success()),
         "`ip link set lo up` (package iproute2)"
     );
+}
+
+/// A program that waits for the kernel (mkfs on a volume that does not answer) cannot be given a
+/// deadline one by one. So the whole test executable has one, and everything it started dies
+/// with it.
+fn watch_the_clock() {
+    static WATCH: Once = Once::new();
+    WATCH.call_once(|| {
+        std::thread::spawn(|| {
+            std::thread::sleep(LONGEST);
+            eprintln!("these tests hang: {LONGEST:?} are over, giving up");
+            std::process::abort();
+        });
+    });
 }
 
 /// A current-thread runtime: it stays on the test's thread, and so in its network.

@@ -14,6 +14,9 @@ use zerocopy::IntoBytes;
 /// One request fits: header and arguments of a write, and its bytes.
 const BUFFER: usize = MAX_WRITE as usize + 4096;
 
+/// An unmounted device is not readable, it only has an error.
+const INTEREST: Interest = Interest::READABLE.add(Interest::ERROR);
+
 /// Where requests are read to.
 ///
 /// Every page is touched once here and never given back: a worker that is killed while the kernel
@@ -70,7 +73,7 @@ impl Channel {
     /// Waits for the next message; `None` when the file system is gone.
     pub async fn receive<'b>(&self, buffer: &'b mut Buffer) -> io::Result<Option<&'b [u8]>> {
         let length = loop {
-            let mut ready = self.device.readable().await?;
+            let mut ready = self.device.ready(INTEREST).await?;
             match ready.try_io(|device| Ok(rustix::io::read(device, &mut buffer.0[..])?)) {
                 Err(_would_block) => {}
                 Ok(Ok(length)) => break length,
@@ -116,7 +119,7 @@ impl Channel {
 fn register(device: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` gives the same open descriptor from `as_raw_fd` for its whole life,
     // and `AsyncFd` owns it from here on.
-    Ok(unsafe { AsyncFd::register_with_interest(device, Interest::READABLE) }?)
+    Ok(unsafe { AsyncFd::register_with_interest(device, INTEREST) }?)
 }
 
 /// Writes one message to the device in one system call, as it demands.
