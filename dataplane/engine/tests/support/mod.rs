@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -404,7 +405,15 @@ impl Setup {
     }
 }
 
+/// A port below those that the kernel gives to connections, where no other test takes it.
 fn free_port() -> u16 {
-    let listener = StdListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let spread = (std::process::id() as u16).wrapping_mul(32);
+        let port = 20_000 + spread.wrapping_add(next) % 12_000;
+        if StdListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
