@@ -19,6 +19,11 @@
 //! `nullable` out of the schema, so that CEL's `has()` never meets an explicit null; and a number
 //! is `i32` or `i64`, because API servers know no other integer format.
 
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "the lint takes the keys of several printcolumn(…) for one attribute given twice"
+)]
+
 pub mod attachment;
 pub mod common;
 pub mod drive;

@@ -9,6 +9,7 @@ use kube::Client;
 use kube::client::ClientBuilder;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -18,6 +19,9 @@ use weft_controllers::shared::events::Events;
 use weft_controllers::shared::keys::Keys;
 use weft_controllers::shared::links::Links;
 use weft_controllers::{attachments, drives, fabric, pools, slices, volumes};
+
+/// For giving the lease up at the end.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs until it is told to stop or loses the lease.
 pub async fn run(options: Box<Options>) -> anyhow::Result<()> {
@@ -48,7 +52,8 @@ pub async fn run(options: Box<Options>) -> anyhow::Result<()> {
         _ = terminate.recv() => {}
     }
     work.shutdown().await;
-    leadership.release().await;
+    // A courtesy to the next operator, not to be waited for where the API server is away.
+    let _ = tokio::time::timeout(RELEASE_TIMEOUT, leadership.release()).await;
     Ok(())
 }
 

@@ -5,6 +5,8 @@
 //! waits for nothing and asks for no repetition: whatever it waits for wakes it.
 
 pub mod apply;
+#[cfg(test)]
+mod life;
 pub mod objects;
 pub mod observe;
 pub mod plan;
@@ -74,7 +76,8 @@ async fn pass(
     drives: Store<Drive>,
     drive: Arc<Drive>,
 ) -> Result<kube::runtime::controller::Action, errors::Error> {
-    apply::reconcile(&context, &drives, drive).await
+    // Boxed: what a pass has read is large, and a controller keeps many passes.
+    Box::pin(apply::reconcile(&context, &drives, drive)).await
 }
 
 fn owner<K: ResourceExt>(object: K) -> Option<ObjectRef<Drive>> {

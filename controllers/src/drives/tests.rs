@@ -1,5 +1,4 @@
-//! Plans of Drives as tables, and a whole life against an API server in memory with an operator
-//! that dies after each write in turn.
+//! Plans and statuses of Drives as tables.
 
 use super::objects::{self, DocumentParts};
 use super::plan::{Observed, Plan, Step, plan};

@@ -12,7 +12,7 @@
 //!
 //! A push reaches its controller through `Controller::reconcile_on`, which kube keeps behind its
 //! feature `unstable-runtime`: the stable alternatives are polling, or reconciling every object on
-//! every push (`docs/decisions/` says why this one was taken).
+//! every push (`docs/decisions/012-pushes-wake-controllers.md`).
 
 pub mod apply;
 pub mod conditions;

@@ -2,7 +2,7 @@
 //! small cluster around it ([`world`]) in which whole life cycles are run with an operator that
 //! dies after any single write ([`sweep`]).
 
-mod api;
+pub mod api;
 mod sweep;
 mod world;
 

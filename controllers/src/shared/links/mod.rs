@@ -432,3 +432,6 @@ impl Handler for Links {
         self.pods().values().any(|entry| entry.fingerprint == *peer)
     }
 }
+
+#[cfg(test)]
+mod tests;
