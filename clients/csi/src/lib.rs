@@ -14,6 +14,7 @@
 //! and no shell, and needs no state beside the kernel's and the API server's.
 
 pub mod attachments;
+pub mod authority;
 pub mod capabilities;
 pub mod controller;
 pub mod identity;

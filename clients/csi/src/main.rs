@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt};
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -126,7 +126,7 @@ async fn serve_node(arguments: NodeArguments, socket: PathBuf) -> anyhow::Result
     // When one of them cannot go on, the other must not pretend.
     let both = tokio::try_join!(
         serve(services, socket, stop.clone()),
-        serve(registration, arguments.registration_socket, stop),
+        serve_registration(registration, arguments.registration_socket, stop),
     );
     both.map(drop)
 }
@@ -137,6 +137,24 @@ async fn serve(services: Router, path: PathBuf, stop: CancellationToken) -> anyh
     let mut socket = Socket::bind(&path).with_context(|| format!("cannot listen on {shown}"))?;
     tracing::info!(socket = shown, "serving");
     let incoming = socket.incoming()?;
+    services
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned().map(drop))
+        .await
+        .with_context(|| format!("cannot serve on {shown}"))
+}
+
+/// The same for the kubelet's plugin watcher, whose requests must be mended first.
+async fn serve_registration(
+    services: Router,
+    path: PathBuf,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let shown = path.display().to_string();
+    let mut socket = Socket::bind(&path).with_context(|| format!("cannot listen on {shown}"))?;
+    tracing::info!(socket = shown, "serving");
+    let incoming = socket
+        .incoming()?
+        .map(|stream| stream.map(weft_csi::authority::mend));
     services
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned().map(drop))
         .await

@@ -54,12 +54,22 @@ impl Key {
 
     /// The key of one slice in one term, made from the drive's key.
     pub fn slice(&self, slice: SliceUid, term: Term) -> Self {
-        Self(mac(&self.0, &[b"weft slice", slice.0.as_bytes(), &term.0.to_be_bytes()]))
+        Self(mac(
+            &self.0,
+            &[b"weft slice", slice.0.as_bytes(), &term.0.to_be_bytes()],
+        ))
     }
 
     /// The key of one attachment generation, made from the operator's master key.
     pub fn attach(&self, volume: VolumeUid, generation: AttachGeneration) -> Self {
-        Self(mac(&self.0, &[b"weft attach", volume.0.as_bytes(), &generation.0.to_be_bytes()]))
+        Self(mac(
+            &self.0,
+            &[
+                b"weft attach",
+                volume.0.as_bytes(),
+                &generation.0.to_be_bytes(),
+            ],
+        ))
     }
 
     /// The tag of an NQN stem.
@@ -79,7 +89,8 @@ impl Serialize for Key {
 impl<'de> Deserialize<'de> for Key {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::from_hex(&text).ok_or_else(|| serde::de::Error::custom("a key is 64 hexadecimal digits"))
+        Self::from_hex(&text)
+            .ok_or_else(|| serde::de::Error::custom("a key is 64 hexadecimal digits"))
     }
 }
 
@@ -102,7 +113,11 @@ impl Tag {
 
 impl PartialEq for Tag {
     fn eq(&self, other: &Self) -> bool {
-        self.0.iter().zip(other.0).fold(0u8, |acc, (a, b)| acc | (a ^ b)) == 0
+        self.0
+            .iter()
+            .zip(other.0)
+            .fold(0u8, |acc, (a, b)| acc | (a ^ b))
+            == 0
     }
 }
 impl Eq for Tag {}
@@ -130,6 +145,8 @@ fn decode_hex(text: &str, into: &mut [u8]) -> bool {
         return false;
     }
     into.iter_mut().enumerate().all(|(i, byte)| {
-        u8::from_str_radix(&text[2 * i..2 * i + 2], 16).map(|value| *byte = value).is_ok()
+        u8::from_str_radix(&text[2 * i..2 * i + 2], 16)
+            .map(|value| *byte = value)
+            .is_ok()
     })
 }

@@ -20,9 +20,9 @@ use uuid::Uuid;
 pub const PREFIX: &str = "nqn.2026-11.storage.weft";
 
 /// Name space for the UUIDs made from names of nodes (UUIDv5).
-const NODE_SPACE: Uuid = Uuid::from_u128(0x7d0c_1f60_6b1e_4a53_9c58_77656674_6e6f);
+const NODE_SPACE: Uuid = Uuid::from_u128(0x7d0c_1f60_6b1e_4a53_9c58_7765_6674_6e6f);
 /// Name space for host identifiers made from host NQNs (UUIDv5).
-const HOST_SPACE: Uuid = Uuid::from_u128(0x7d0c_1f60_6b1e_4a53_9c58_77656674_6869);
+const HOST_SPACE: Uuid = Uuid::from_u128(0x7d0c_1f60_6b1e_4a53_9c58_7765_6674_6869);
 
 /// Subsystem NQN of a volume.
 pub fn volume(uid: VolumeUid) -> String {
@@ -36,12 +36,18 @@ pub fn slice(uid: SliceUid) -> String {
 
 /// The volume a subsystem NQN names, if it names one.
 pub fn parse_volume(nqn: &str) -> Option<VolumeUid> {
-    nqn.strip_prefix(PREFIX)?.strip_prefix(":volume:")?.parse().ok()
+    nqn.strip_prefix(PREFIX)?
+        .strip_prefix(":volume:")?
+        .parse()
+        .ok()
 }
 
 /// The slice a subsystem NQN names, if it names one.
 pub fn parse_slice(nqn: &str) -> Option<SliceUid> {
-    nqn.strip_prefix(PREFIX)?.strip_prefix(":slice:")?.parse().ok()
+    nqn.strip_prefix(PREFIX)?
+        .strip_prefix(":slice:")?
+        .parse()
+        .ok()
 }
 
 /// UUIDv5 of a node's name, so that a name of any length fits in an NQN.
@@ -62,7 +68,10 @@ impl HostNqn {
 
     /// What an engine of this fence pair calls itself at a slice; `key` is the slice's key of that term.
     pub fn engine(key: &Key, volume: VolumeUid, fence: FencePair) -> Self {
-        Self::tagged(key, format!("{PREFIX}:engine:{volume}:{}:{}", fence.term, fence.boot))
+        Self::tagged(
+            key,
+            format!("{PREFIX}:engine:{volume}:{}:{}", fence.term, fence.boot),
+        )
     }
 
     /// What an engine calls itself while it only inspects; raises nothing.
@@ -72,7 +81,10 @@ impl HostNqn {
 
     /// What a node calls itself at an engine; `key` is the attach key of that generation.
     pub fn host(key: &Key, volume: VolumeUid, node: &str, generation: AttachGeneration) -> Self {
-        Self::tagged(key, format!("{PREFIX}:host:{volume}:{}:{generation}", node_uuid(node)))
+        Self::tagged(
+            key,
+            format!("{PREFIX}:host:{volume}:{}:{generation}", node_uuid(node)),
+        )
     }
 
     fn tagged(key: &Key, stem: String) -> Self {
@@ -103,7 +115,13 @@ impl HostNqn {
             "inspect" => SliceRole::Inspect,
             _ => return None,
         };
-        parts.next().is_none().then(|| SliceHost { volume, term, role, stem: stem.to_owned(), tag })
+        parts.next().is_none().then(|| SliceHost {
+            volume,
+            term,
+            role,
+            stem: stem.to_owned(),
+            tag,
+        })
     }
 }
 
@@ -153,7 +171,10 @@ impl SliceHost {
     /// The fence pair, if this is an engine.
     pub fn fence(&self) -> Option<FencePair> {
         match self.role {
-            SliceRole::Engine(boot) => Some(FencePair { term: self.term, boot }),
+            SliceRole::Engine(boot) => Some(FencePair {
+                term: self.term,
+                boot,
+            }),
             SliceRole::Inspect => None,
         }
     }
@@ -167,7 +188,10 @@ mod tests {
     fn an_engine_name_survives_the_wire_and_proves_itself_only_at_its_slice() {
         let drive_key = Key::random();
         let (volume, slice) = (VolumeUid::random(), SliceUid::random());
-        let fence = FencePair { term: Term(7), boot: Boot(3) };
+        let fence = FencePair {
+            term: Term(7),
+            boot: Boot(3),
+        };
         let name = HostNqn::engine(&drive_key.slice(slice, fence.term), volume, fence);
         assert!(name.expose().len() <= 223);
         let seen = HostNqn::from_wire(name.expose()).parse_at_slice().unwrap();
@@ -181,7 +205,10 @@ mod tests {
     fn a_changed_term_breaks_the_tag() {
         let key = Key::random();
         let slice = SliceUid::random();
-        let fence = FencePair { term: Term(7), boot: Boot(3) };
+        let fence = FencePair {
+            term: Term(7),
+            boot: Boot(3),
+        };
         let name = HostNqn::engine(&key.slice(slice, fence.term), VolumeUid::random(), fence);
         let forged = HostNqn::from_wire(name.expose().replace(":7:3:", ":8:3:"));
         assert!(!forged.parse_at_slice().unwrap().proven(&key, slice));
@@ -189,7 +216,12 @@ mod tests {
 
     #[test]
     fn a_printed_name_has_no_tag() {
-        let name = HostNqn::host(&Key::random(), VolumeUid::random(), "n1", AttachGeneration(2));
+        let name = HostNqn::host(
+            &Key::random(),
+            VolumeUid::random(),
+            "n1",
+            AttachGeneration(2),
+        );
         let tag = name.expose().rsplit_once(':').unwrap().1.to_owned();
         assert!(!format!("{name} {name:?}").contains(&tag));
         assert!(name.expose().len() <= 223);
