@@ -76,6 +76,9 @@ fn metadata() -> Metadata {
             "--format-version=1",
             "--locked",
             "--offline",
+            // A build for this platform does not download what others need.
+            "--filter-platform",
+            &format!("{}-unknown-linux-gnu", std::env::consts::ARCH),
             "--manifest-path",
             manifest,
         ])
