@@ -80,7 +80,10 @@ fn uses_a_volume(digests: &str) {
         ("SIZE", weft_e2e_local::setup::VOLUME_SIZE.to_string()),
         ("DIGESTS", digests.to_owned()),
     ];
-    let variables: String = variables.iter().map(|(k, v)| format!("{k}='{v}'\n")).collect();
+    let variables: String = variables
+        .iter()
+        .map(|(k, v)| format!("{k}='{v}'\n"))
+        .collect();
     let report = guest()
         .run(&Job {
             script: format!("{variables}{SCRIPT}"),
@@ -98,16 +101,29 @@ fn uses_a_volume(digests: &str) {
         .expect("the guest runs");
     println!("{}", report.out);
     assert_eq!(report.status, Some(0), "{}\n{}", report.out, report.dmesg);
-    assert_eq!(complaints(&report), Vec::<&str>::new(), "the kernel complains of nvme:\n{}", report.dmesg);
+    assert_eq!(
+        complaints(&report),
+        Vec::<&str>::new(),
+        "the kernel complains of nvme:\n{}",
+        report.dmesg
+    );
 }
 
 /// Lines of the kernel log about NVMe that are not the usual three: queue counts, mapping, removal.
 fn complaints(report: &Report) -> Vec<&str> {
-    let usual = ["creating ", "mapped ", "new ctrl: NQN", "Removing ctrl: NQN", "Disabled WRITE ZEROES"];
+    let usual = [
+        "creating ",
+        "mapped ",
+        "new ctrl: NQN",
+        "Removing ctrl: NQN",
+        "Disabled WRITE ZEROES",
+    ];
     let nvme = report.dmesg.lines().filter(|line| line.contains("nvme"));
-    nvme.filter(|line| line.contains("nvme nvme") || line.contains("warn") || line.contains("error"))
-        .filter(|line| !usual.iter().any(|word| line.contains(word)))
-        .collect()
+    nvme.filter(|line| {
+        line.contains("nvme nvme") || line.contains("warn") || line.contains("error")
+    })
+    .filter(|line| !usual.iter().any(|word| line.contains(word)))
+    .collect()
 }
 
 fn tap() {
@@ -116,7 +132,10 @@ fn tap() {
         vec!["addr", "add", "10.77.0.1/24", "dev", "tap0"],
         vec!["link", "set", "tap0", "up"],
     ] {
-        let status = Command::new("ip").args(&args).status().expect("ip (package iproute2)");
+        let status = Command::new("ip")
+            .args(&args)
+            .status()
+            .expect("ip (package iproute2)");
         assert!(status.success(), "ip {args:?}");
     }
 }
