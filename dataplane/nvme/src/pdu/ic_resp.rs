@@ -48,7 +48,7 @@ impl IcResp {
             return Err(Fault::HeaderField(11));
         }
         let max = self.maxh2cdata.get();
-        if max < 4096 || max % 4 != 0 {
+        if max < 4096 || !max.is_multiple_of(4) {
             return Err(Fault::HeaderField(12));
         }
         Ok(max)
