@@ -8,7 +8,7 @@ LAB     := target/release/weft-lab
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo down test check unit local guest cluster full soak idle crds images tools packages deny lab binaries clean-lab
+.PHONY: help demo down test check unit local guest cluster full idle crds images tools packages deny lab binaries clean-lab
 
 help: ## list these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,12 +20,14 @@ demo: packages lab binaries ## bring a real cluster up on this machine, install 
 down: ## take the cluster of `make demo` down; leaves nothing behind
 	$(LAB) down
 
-test: packages ## all that CI runs: check, local, guest and cluster tiers
+test: packages ## all that CI runs: check, local and guest tiers
 	sh e2e/stage.sh "check: format, lints, unit and plan tests" $(MAKE) check
 	sh e2e/stage.sh "images: static executables of every pod" $(MAKE) lab binaries
 	sh e2e/stage.sh "local tier: real processes on loopback" $(MAKE) local
+	sh e2e/stage.sh "guest tier: a real Linux kernel as NVMe/TCP host (built once, 10 minutes)" $(MAKE) guest
+
+full: test ## make test, and every must-show that needs a cluster
 	sh e2e/stage.sh "tools: Kubernetes and the guest's kernel (cached outside the tree)" $(LAB) tools
-	sh e2e/stage.sh "guest tier: a real Linux kernel as NVMe/TCP host" $(MAKE) guest
 	sh e2e/stage.sh "cluster tier: a real cluster on this machine" $(MAKE) cluster
 
 check: ## formatting, lints, unit tests: minutes, no root, no cluster
