@@ -17,8 +17,11 @@ const VOLUME: &str = r#"{"apiVersion":"weft.storage/v1alpha1","kind":"Volume","m
 const ATTACHMENT: &str = r#"{"apiVersion":"weft.storage/v1alpha1","kind":"Attachment","metadata":{"name":"swept-n1"},
     "spec":{"volume":"swept","node":"n1","access":"ReadWriteOnce"}}"#;
 
+/// A step: its name, and how a person does it and sees it done.
+type Step = (&'static str, fn() -> Result<()>);
+
 /// Each step of a volume's life: what a person does, and when it is done.
-const STEPS: &[(&str, fn() -> Result<()>)] = &[
+const STEPS: &[Step] = &[
     ("create volume", || {
         apply(VOLUME)?;
         wait_phase("volumes.weft.storage", "swept", &["Ready"], 90 * SECOND).map(drop)
