@@ -5,8 +5,10 @@
 //! | --- | --- |
 //! | [`target`] | accepts connections, asks a [`target::Gate`] at each Connect, runs commands on the admitted disk |
 //! | [`initiator`] | connects, and offers the remote namespace as a `Disk` |
+//! | `socket` | the socket options and the vectored write that both share |
 
 pub mod initiator;
+mod socket;
 pub mod target;
 
 pub use initiator::{ConnectError, ConnectOptions, PathState, ReconnectingDisk, RemoteDisk};

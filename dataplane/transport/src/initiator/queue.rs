@@ -1,8 +1,9 @@
 //! One queue: a socket, its state machine, and the task that moves bytes between them.
 
 use super::ConnectError;
+use crate::socket;
 use bytes::{Bytes, BytesMut};
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,8 +16,6 @@ use weft_nvme::command::{AdminCommand, Cqe, Sqe};
 use weft_nvme::digest::Digests;
 use weft_nvme::initiator::{Connection, Payload};
 
-/// Pieces sent with one system call.
-const SLICES: usize = 64;
 /// How long a TCP connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -70,7 +69,7 @@ impl Queue {
         let stream = timeout(CONNECT, TcpStream::connect(options.address))
             .await
             .map_err(|_| ConnectError::TimedOut)??;
-        stream.set_nodelay(true)?;
+        socket::prepare(&stream)?;
         let local = stream.local_addr()?;
         let (requests, receiver) = mpsc::unbounded_channel();
         let closed = shared.closed.clone();
@@ -237,34 +236,21 @@ impl Task {
     }
 
     fn send(&mut self) -> io::Result<()> {
-        while !self.nvme.outbox().is_empty() {
-            let outbox = self.nvme.outbox();
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let used = outbox.slices(&mut slices);
-            match self
-                .stream
-                .try_write_vectored(slices.get(..used).unwrap_or_default())
-            {
-                Ok(sent) => outbox.advance(sent),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        socket::send(&self.stream, self.nvme.outbox())
     }
 
-    /// Half the keep-alive time is over (Base section 3.9): a target that is still silent after a
-    /// keep-alive was sent is lost.
+    /// Half the keep-alive time is over (Base section 3.9). One is sent whatever else is: without
+    /// TBKAS other commands do not count, and beside other commands one more costs nothing. A
+    /// target that was silent on all queues since the last one is lost.
     fn keep_alive(&mut self) -> io::Result<()> {
         let heard = self.shared.heard.swap(false, Ordering::Relaxed);
         if self.waiting_for_keep_alive && !heard {
             return Err(ErrorKind::TimedOut.into());
         }
-        if !heard && self.nvme.is_ready() && self.nvme.has_room() {
+        if !self.waiting_for_keep_alive && self.nvme.is_ready() && self.nvme.has_room() {
             self.waiting_for_keep_alive = true;
-            let sqe = AdminCommand::KeepAlive.to_sqe();
             self.submit(Request {
-                sqe,
+                sqe: AdminCommand::KeepAlive.to_sqe(),
                 payload: Payload::None,
                 token: Token::KeepAlive,
             });

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use tokio::sync::watch;
-use tokio::time::{Duration, sleep};
+use tokio::time::{Duration, Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use weft_block::{Disk, DiskError, ErrorKind, Write};
@@ -41,6 +41,10 @@ pub struct ReconnectingDisk {
     stopped: CancellationToken,
 }
 
+/// An association that lived shorter than this counts as a failed attempt: a target that takes
+/// every Connect and serves nothing must not be asked without pause.
+const SETTLED: Duration = Duration::from_secs(1);
+
 /// Waits between attempts: at once, then ever longer. A bound on how often, never on how long.
 fn pause(failures: u32) -> Duration {
     match failures {
@@ -73,7 +77,7 @@ impl ReconnectingDisk {
         });
         let first = first.map(Arc::new);
         if let Some(first) = &first {
-            disk.connected(first.clone());
+            disk.connected(options.address, first.clone());
         }
         tokio::spawn(keep_connected(
             Arc::downgrade(&disk),
@@ -110,9 +114,12 @@ impl ReconnectingDisk {
         }
     }
 
-    fn connected(&self, remote: Arc<RemoteDisk>) {
+    fn connected(&self, address: SocketAddr, remote: Arc<RemoteDisk>) {
+        // Before the state, so that whoever is told finds it.
+        self.current.send_replace(Some(remote.clone()));
         self.state.send_modify(|state| {
             state.connected = true;
+            state.address = address;
             state.local = Some(remote.local());
             state.subsystem = Some(remote.subsystem().to_owned());
             state.namespace_uuid = Some(remote.namespace_uuid());
@@ -120,7 +127,18 @@ impl ReconnectingDisk {
             state.invalid_host = false;
             state.reason = None;
         });
-        self.current.send_replace(Some(remote));
+    }
+
+    /// Why an association must not take the place of earlier ones: requests that were promised of
+    /// one namespace would go to another.
+    fn objection(&self, remote: &RemoteDisk) -> Option<String> {
+        let state = self.state.borrow();
+        let (known, uuid) = (state.namespace_uuid?, remote.namespace_uuid());
+        if known != uuid {
+            return Some(format!("namespace {uuid} answers in the place of {known}"));
+        }
+        let (was, is) = (state.size, remote.size());
+        (is < was).then(|| format!("the namespace shrank from {was} to {is} bytes"))
     }
 
     fn disconnected(&self, address: SocketAddr, reason: String, invalid_host: bool) {
@@ -172,12 +190,17 @@ async fn keep_connected(
     let mut failures = 0u32;
     loop {
         if let Some(remote) = remote.take() {
-            failures = 0;
+            let since = Instant::now();
             tokio::select! {
                 () = stopped.cancelled() => return,
                 () = remote.closed() => {}
                 // An error says that the disk is gone, and with it the token is cancelled.
                 _ = address.changed() => remote.disconnect().await,
+            }
+            if since.elapsed() >= SETTLED {
+                failures = 0;
+            } else {
+                failures = failures.saturating_add(1);
             }
             let Some(disk) = disk.upgrade() else { return };
             disk.disconnected(options.address, "the connection was lost".to_owned(), false);
@@ -193,17 +216,20 @@ async fn keep_connected(
             attempt = attempt => attempt,
         };
         let Some(disk) = disk.upgrade() else { return };
-        match attempt {
-            Ok(connected) => {
-                let connected = Arc::new(connected);
-                disk.connected(connected.clone());
-                remote = Some(connected);
-            }
-            Err(error) => {
-                failures = failures.saturating_add(1);
-                disk.disconnected(options.address, error.to_string(), error.is_invalid_host());
-            }
-        }
+        let (reason, invalid_host) = match attempt {
+            Ok(connected) => match disk.objection(&connected) {
+                None => {
+                    let connected = Arc::new(connected);
+                    disk.connected(options.address, connected.clone());
+                    remote = Some(connected);
+                    continue;
+                }
+                Some(objection) => (objection, false),
+            },
+            Err(error) => (error.to_string(), error.is_invalid_host()),
+        };
+        failures = failures.saturating_add(1);
+        disk.disconnected(options.address, reason, invalid_host);
     }
 }
 

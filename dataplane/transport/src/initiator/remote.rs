@@ -116,6 +116,7 @@ impl RemoteDisk {
     ) -> Result<Bytes, DiskError> {
         let sqe = AdminCommand::Vendor { opcode, cdw10 }.to_sqe();
         let length = usize::try_from(length).map_err(|_| too_large())?;
+        self.check_length(length)?;
         let done = self
             .association
             .admin
@@ -129,6 +130,7 @@ impl RemoteDisk {
     /// Vendor specific admin command, host to controller.
     pub async fn vendor_put(&self, opcode: u8, cdw10: u32, data: Bytes) -> Result<(), DiskError> {
         let sqe = AdminCommand::Vendor { opcode, cdw10 }.to_sqe();
+        self.check_length(data.len())?;
         let done = self
             .association
             .admin
@@ -188,6 +190,13 @@ impl RemoteDisk {
         ))
     }
 
+    fn check_length(&self, length: usize) -> Result<(), DiskError> {
+        if length as u64 > self.max_transfer() {
+            return Err(too_large());
+        }
+        Ok(())
+    }
+
     fn max_transfer(&self) -> u64 {
         u64::from(self.association.controller.max_transfer)
     }
@@ -232,7 +241,7 @@ fn gone() -> DiskError {
 }
 
 fn too_large() -> DiskError {
-    DiskError::new(ErrorKind::OutOfRange, "more bytes than fit in memory")
+    DiskError::new(ErrorKind::OutOfRange, "more bytes than one command moves")
 }
 
 fn range(offset: u64, length: u64) -> Result<BlockRange, DiskError> {

@@ -2,8 +2,10 @@
 
 use super::{Admission, ConnectRequest, Export};
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use tokio::sync::watch;
+use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use weft_nvme::BLOCK;
 use weft_nvme::command::fabrics::ConnectData;
@@ -22,7 +24,11 @@ pub(super) struct Association {
     host: ConnectRequest,
     controller: Mutex<Controller>,
     queues: Mutex<HashSet<u16>>,
-    heard: AtomicBool,
+    /// When something came last, in milliseconds after `since`.
+    heard: AtomicU64,
+    since: Instant,
+    /// Queues that have commands, or answers that have not left.
+    busy: watch::Sender<usize>,
     _ended: Box<dyn Send + Sync>,
 }
 
@@ -54,14 +60,34 @@ impl Association {
             .remove(&queue);
     }
 
-    /// Something came from the host, on any queue.
-    pub fn hear(&self) {
-        self.heard.store(true, Ordering::Relaxed);
+    /// A queue begins.
+    pub fn begin(&self) {
+        self.busy.send_modify(|busy| *busy += 1);
     }
 
-    /// Whether something came since the last call.
-    pub fn was_heard(&self) -> bool {
-        self.heard.swap(false, Ordering::Relaxed)
+    /// A queue has nothing to do any more and never will.
+    pub fn settle(&self) {
+        self.busy.send_modify(|busy| *busy = busy.saturating_sub(1));
+    }
+
+    /// Waits until all queues have settled. A host gives all of them up when it loses one, so the
+    /// idle ones are kept open until the last command was answered.
+    pub async fn settled(&self) {
+        // The sender lives in `self`, so there is always an answer.
+        let mut busy = self.busy.subscribe();
+        let _settled = busy.wait_for(|busy| *busy == 0).await;
+    }
+
+    /// Something came from the host, on any queue.
+    pub fn hear(&self, now: Instant) {
+        let after = now.duration_since(self.since).as_millis();
+        let after = u64::try_from(after).unwrap_or(u64::MAX);
+        self.heard.fetch_max(after, Ordering::Relaxed);
+    }
+
+    /// When something came last.
+    pub fn heard(&self) -> Instant {
+        self.since + Duration::from_millis(self.heard.load(Ordering::Relaxed))
     }
 
     /// Whether this Connect of an I/O queue comes from the host of the admin queue.
@@ -115,7 +141,9 @@ impl Associations {
             ending: revoke,
             controller: Mutex::new(Controller::new(shape, io_queues, kato_ms)),
             queues: Mutex::default(),
-            heard: AtomicBool::new(true),
+            heard: AtomicU64::new(0),
+            since: Instant::now(),
+            busy: watch::Sender::new(0),
             _ended: ended,
             host: request.clone(),
         });

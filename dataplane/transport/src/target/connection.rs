@@ -4,15 +4,16 @@
 use super::association::{Association, Associations};
 use super::execute::{self, Answer};
 use super::{ConnectRequest, Gate, Limits, Refusal};
+use crate::socket;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::io::Interest;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
-use tokio::time::{Duration, Instant, sleep_until};
+use tokio::time::{Duration, Instant, sleep_until, timeout_at};
 use weft_nvme::command::fabrics;
 use weft_nvme::command::fabrics::{
     BadParameter, Connect, ConnectData, DYNAMIC_CONTROLLER, FabricsCommand,
@@ -20,10 +21,10 @@ use weft_nvme::command::fabrics::{
 use weft_nvme::status::Status;
 use weft_nvme::target::{self as nvme, Command, Tag};
 
-/// Pieces sent with one system call.
-const SLICES: usize = 64;
 /// How long answers and a termination request may take to leave when a connection ends.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// Silence beyond the Keep Alive Timeout that is forgiven: a lost segment and its repetitions.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// What all connections of a listener share.
 pub(super) struct Server {
@@ -37,10 +38,29 @@ struct Queue {
     association: Arc<Association>,
     /// 0 is the admin queue.
     number: u16,
+    settled: bool,
+}
+
+impl Queue {
+    fn new(association: Arc<Association>, number: u16) -> Self {
+        association.begin();
+        Self {
+            association,
+            number,
+            settled: false,
+        }
+    }
+
+    fn settle(&mut self) {
+        if !std::mem::replace(&mut self.settled, true) {
+            self.association.settle();
+        }
+    }
 }
 
 impl Drop for Queue {
     fn drop(&mut self) {
+        self.settle();
         if self.number == 0 {
             // The I/O queues go with the admin queue (Fabrics section 2.2).
             self.association.ending.cancel();
@@ -69,6 +89,8 @@ pub(super) struct Connection {
     deadline: Option<Instant>,
     /// Nothing more is read.
     closing: bool,
+    /// The host is told why it is left, so it must come to read that.
+    explaining: bool,
 }
 
 impl Connection {
@@ -84,6 +106,7 @@ impl Connection {
             running: FuturesUnordered::new(),
             deadline,
             closing: false,
+            explaining: false,
         }
     }
 
@@ -93,13 +116,20 @@ impl Connection {
         if let Err(error) = self.serve().await {
             tracing::debug!(peer = %self.peer, %error, "connection ended");
         }
+        // The I/O queues need not wait for what still runs here.
+        if let Some(queue) = self.queue.as_ref().filter(|queue| queue.number == 0) {
+            queue.association.ending.cancel();
+        }
         while self.running.next().await.is_some() {}
     }
 
     async fn serve(&mut self) -> io::Result<()> {
-        self.stream.set_nodelay(true)?;
+        socket::prepare(&self.stream)?;
         loop {
-            let at_end = !self.closing && self.receive()?;
+            // First of all, so that no host can put its own end off by being busy.
+            let queue = self.queue.as_ref();
+            self.closing |= queue.is_some_and(|queue| queue.association.ending.is_cancelled());
+            let at_end = !self.closing && self.has_room() && self.receive()?;
             self.execute().await;
             self.send()?;
             if at_end {
@@ -118,8 +148,8 @@ impl Connection {
     }
 
     async fn wait(&mut self) -> io::Result<Event> {
-        let room = self.nvme.outbox().len() <= self.server.limits.queue_memory;
-        let interest = match (!self.closing && room, !self.nvme.outbox().is_empty()) {
+        let reads = !self.closing && self.has_room();
+        let interest = match (reads, !self.nvme.outbox().is_empty()) {
             (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
             (true, false) => Some(Interest::READABLE),
             (false, true) => Some(Interest::WRITABLE),
@@ -142,6 +172,11 @@ impl Connection {
         }
     }
 
+    /// A host that does not take its answers is not read from.
+    fn has_room(&mut self) -> bool {
+        self.nvme.outbox().len() <= self.server.limits.queue_memory
+    }
+
     /// Takes what the socket has; true at its end.
     fn receive(&mut self) -> io::Result<bool> {
         match self.stream.try_read_buf(&mut self.nvme.buffer()) {
@@ -149,7 +184,7 @@ impl Connection {
             Ok(count) => {
                 self.nvme.received(count);
                 if let Some(queue) = &self.queue {
-                    queue.association.hear();
+                    queue.association.hear(Instant::now());
                 }
                 Ok(false)
             }
@@ -167,6 +202,7 @@ impl Connection {
                 Err(fault) => {
                     tracing::warn!(peer = %self.peer, %fault, "connection terminated");
                     self.closing = true;
+                    self.explaining = true;
                 }
             }
         }
@@ -177,6 +213,11 @@ impl Connection {
             return self.connect(command).await;
         };
         let association = queue.association.clone();
+        if queue.number != 0 && execute::is_disconnect(&command) {
+            self.nvme.complete(command.tag, Status::SUCCESS, 0);
+            self.closing = true;
+            return;
+        }
         let mut running = if queue.number == 0 {
             execute::admin(association, command).boxed()
         } else {
@@ -186,6 +227,16 @@ impl Connection {
         match (&mut running).now_or_never() {
             Some(answer) => self.answer(answer),
             None => self.running.push(running),
+        }
+        self.keep_time();
+    }
+
+    /// The admin queue's connection keeps the time for the whole association.
+    fn keep_time(&mut self) {
+        if let Some(queue) = &self.queue
+            && queue.number == 0
+        {
+            self.deadline = keep_alive(&queue.association);
         }
     }
 
@@ -205,28 +256,27 @@ impl Connection {
     }
 
     fn send(&mut self) -> io::Result<()> {
-        while !self.nvme.outbox().is_empty() {
-            let outbox = self.nvme.outbox();
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let used = outbox.slices(&mut slices);
-            match self
-                .stream
-                .try_write_vectored(slices.get(..used).unwrap_or_default())
-            {
-                Ok(sent) => outbox.advance(sent),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        socket::send(&self.stream, self.nvme.outbox())
     }
 
-    /// Lets the last bytes leave.
+    /// Lets the last bytes leave. Closing a socket with unread bytes resets the connection, and a
+    /// reset may overtake what was sent last: whoever is told why is read from until it has gone.
     async fn farewell(&mut self) -> io::Result<()> {
         let until = Instant::now() + FAREWELL;
         while !self.nvme.outbox().is_empty() {
-            tokio::time::timeout_at(until, self.stream.writable()).await??;
+            timeout_at(until, self.stream.writable()).await??;
             self.send()?;
+        }
+        if let Some(queue) = &mut self.queue
+            && queue.association.ending.is_cancelled()
+        {
+            queue.settle();
+            queue.association.settled().await;
+        }
+        if self.explaining {
+            self.stream.shutdown().await?;
+            let mut ignored = [0; 512];
+            while timeout_at(until, self.stream.read(&mut ignored)).await?? > 0 {}
         }
         Ok(())
     }
@@ -234,12 +284,10 @@ impl Connection {
     /// The handshake took too long, or the host was not heard of for its keep-alive time
     /// (Base section 3.9).
     fn late(&mut self) -> io::Result<()> {
-        match &self.queue {
-            Some(queue) if queue.association.was_heard() => {
-                self.deadline = keep_alive(&queue.association);
-                Ok(())
-            }
-            _ => Err(ErrorKind::TimedOut.into()),
+        self.keep_time();
+        match self.deadline {
+            Some(deadline) if deadline <= Instant::now() => Err(ErrorKind::TimedOut.into()),
+            _ => Ok(()),
         }
     }
 
@@ -253,11 +301,9 @@ impl Connection {
                     flow_control: !connect.no_flow_control,
                 });
                 self.nvme.complete_connect(tag, queue.association.id);
-                // One keep-alive for the association: the admin queue's connection keeps the time.
-                self.deadline = (queue.number == 0)
-                    .then(|| keep_alive(&queue.association))
-                    .flatten();
+                self.deadline = None;
                 self.queue = Some(queue);
+                self.keep_time();
             }
             Err((status, result)) => self.refuse(tag, status, result),
         }
@@ -266,6 +312,7 @@ impl Connection {
     fn refuse(&mut self, tag: Tag, status: Status, result: u64) {
         self.nvme.complete(tag, status, result);
         self.closing = true;
+        self.explaining = true;
     }
 
     async fn admit(&mut self, command: &Command) -> Result<(Queue, Connect), (Status, u64)> {
@@ -284,13 +331,7 @@ impl Connection {
             0 => self.admit_host(&connect, data).await?,
             queue => self.admit_queue(queue, &data)?,
         };
-        Ok((
-            Queue {
-                association,
-                number: connect.queue,
-            },
-            connect,
-        ))
+        Ok((Queue::new(association, connect.queue), connect))
     }
 
     async fn admit_host(
@@ -365,8 +406,8 @@ fn refused(refusal: Refusal) -> (Status, u64) {
     }
 }
 
-/// When the host must have been heard of: after its time-out and as much grace.
+/// When the host must have been heard of again; `None` if it asked for no keep-alive.
 fn keep_alive(association: &Association) -> Option<Instant> {
     let kato = association.controller().kato_ms();
-    (kato > 0).then(|| Instant::now() + 2 * Duration::from_millis(kato.into()))
+    (kato > 0).then(|| association.heard() + Duration::from_millis(kato.into()) + GRACE)
 }

@@ -5,6 +5,7 @@ use super::{Vendor, VendorError};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use weft_block::{DiskError, ErrorKind, Write};
+use weft_nvme::command::fabrics::{self, FabricsCommand};
 use weft_nvme::command::{Direction, IoCommand, Sqe, parse_ranges};
 use weft_nvme::status::Status;
 use weft_nvme::target::{Command, Reply, Tag};
@@ -19,13 +20,22 @@ pub(super) enum Answer {
     Held,
 }
 
+/// Most data of a vendor specific command that a [`Vendor`] takes.
+const VENDOR_DATA: usize = 8192;
+
+/// Disconnect (Fabrics section 3.4): the last command of an I/O queue.
+pub(super) fn is_disconnect(command: &Command) -> bool {
+    command.sqe.opcode == fabrics::OPCODE
+        && FabricsCommand::parse(&command.sqe) == Ok(FabricsCommand::Disconnect)
+}
+
 /// Runs a command of an I/O queue.
 pub(super) async fn io(association: Arc<Association>, command: Command) -> Answer {
     let Command { tag, sqe, data } = command;
     if !association.controller().is_ready() {
         return Answer::Plain(tag, Status::COMMAND_SEQUENCE, 0);
     }
-    if sqe.opcode == weft_nvme::command::fabrics::OPCODE {
+    if sqe.opcode == fabrics::OPCODE {
         return Answer::Plain(tag, Status::INVALID_OPCODE, 0);
     }
     match run_io(&association, &sqe, data).await {
@@ -132,6 +142,7 @@ async fn run_vendor(
 ) -> Result<Option<Bytes>, VendorError> {
     match sqe.direction() {
         Direction::ToHost => vendor.get(opcode, cdw10, length).await.map(Some),
+        Direction::ToController if data.len() > VENDOR_DATA => Err(VendorError::InvalidField),
         Direction::ToController => vendor.put(opcode, cdw10, data).await.map(|()| None),
         Direction::None | Direction::Both => Err(VendorError::InvalidOpcode),
     }

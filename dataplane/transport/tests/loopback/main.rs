@@ -1,0 +1,13 @@
+//! Target and initiator over loopback, with a disk in memory.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on may as well say where"
+)]
+
+mod commands;
+mod connect;
+mod ending;
+mod harness;
+mod reconnecting;
+mod wire;
