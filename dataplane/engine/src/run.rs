@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
 use weft_control::client::Client;
 use weft_control::tls::{self, Identity};
 use weft_control::{push, server};
@@ -86,6 +87,8 @@ enum Happened {
 
 struct Runner {
     engine: Engine,
+    /// Names this process at the slices; another start has another.
+    process: Uuid,
     wire: Wire,
     status: watch::Sender<EngineStatus>,
     tasks: JoinSet<Happened>,
@@ -112,6 +115,7 @@ impl Runner {
     fn new(engine: Engine, status: watch::Sender<EngineStatus>) -> Self {
         Self {
             engine,
+            process: Uuid::new_v4(),
             wire: Wire::default(),
             status,
             tasks: JoinSet::new(),
@@ -217,9 +221,9 @@ impl Runner {
     }
 
     fn connect(&mut self, pair: FencePair) {
-        let document = self.engine.document().clone();
+        let (document, process) = (self.engine.document().clone(), self.process);
         let task = self.tasks.spawn(async move {
-            match slice_link::connect(&document, pair).await {
+            match slice_link::connect(&document, pair, process).await {
                 Ok((options, disk)) => Happened::Connected(Box::new((pair, options, disk))),
                 Err(error) => Happened::Event(Event::Unreachable(error.to_string())),
             }

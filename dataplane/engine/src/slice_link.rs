@@ -5,6 +5,7 @@ use bytes::Bytes;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use uuid::Uuid;
 use weft_block::{DiskError, ErrorKind};
 use weft_spec::drive::{DocumentMark, SliceInspection, VENDOR_INSPECT, VENDOR_PUT_GENERATION};
 use weft_spec::engine::EngineDocument;
@@ -42,13 +43,16 @@ pub async fn inspect(document: &EngineDocument) -> Result<SliceInspection, LinkE
 }
 
 /// Connects as this pair: done when every older pair is shut out. Gives what is needed to
-/// connect in the same way again.
+/// connect in the same way again. `process` is this process alone: two that chose the same pair
+/// must not be taken for one (design section 5, Fence).
 pub async fn connect(
     document: &EngineDocument,
     pair: FencePair,
+    process: Uuid,
 ) -> Result<(ConnectOptions, RemoteDisk), ConnectError> {
     let name = HostNqn::engine(&member(document).key, document.volume, pair);
-    let options = options(document, &name);
+    let mut options = options(document, &name);
+    options.host_id = Uuid::new_v5(&process, name.expose().as_bytes());
     let association = RemoteDisk::connect(options.clone()).await?;
     Ok((options, association))
 }

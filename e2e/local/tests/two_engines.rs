@@ -1,13 +1,14 @@
 //! Two live engines of one volume: the drive listens to the newer one, and to nobody else.
 
 use bytes::{Bytes, BytesMut};
+use rustix::process::Signal;
 use std::net::SocketAddr;
 use weft_block::{Disk, Write};
 use weft_e2e_local::host::Host;
 use weft_e2e_local::namespace;
-use weft_e2e_local::process::Role;
+use weft_e2e_local::process::{Process, Role, exit_code};
 use weft_e2e_local::setup::Setup;
-use weft_e2e_local::wait::{until_async, within};
+use weft_e2e_local::wait::{until, until_async, within};
 use weft_spec::drive::{VENDOR_INSPECT, VENDOR_PUT_GENERATION};
 use weft_spec::ids::{Boot, FencePair, Term};
 use weft_transport::initiator::{ConnectError, ConnectOptions, RemoteDisk};
@@ -124,4 +125,71 @@ async fn connect(setup: &Setup, term: u64, boot: u64) -> Result<RemoteDisk, Conn
         }
     };
     within("an answer of the drive", trying).await
+}
+
+/// Both processes inspect before either has connected, and so may choose the same pair. The drive
+/// tells them apart by their host identifiers: one must lose, and park.
+#[test]
+fn two_processes_of_one_term_that_start_together_never_share_a_pair() {
+    namespace::enter();
+    let setup = Setup::new();
+    let mut drive = setup.start_drive(Role::Direct);
+    until("the drive listens", || {
+        std::net::TcpStream::connect(setup.drive_address()).ok()
+    });
+    drive.signal_worker(Signal::STOP);
+    let mut engines: Vec<Process> = (0..2u16)
+        .map(|n| {
+            let mut document = setup.engine_document(1);
+            document.port += n;
+            let path = setup.write(&format!("twin-{n}.json"), &document);
+            Process::start("weft-engine", Role::Direct, &path)
+        })
+        .collect();
+    // Connections queue up at the stopped drive, so that both inspections are answered together.
+    until("both have asked", || {
+        (connections_to(setup.drive_address()) >= 2).then_some(())
+    });
+    drive.signal_worker(Signal::CONT);
+    let parked = until("one has parked", || {
+        engines.iter_mut().position(Process::ended)
+    });
+    assert_eq!(
+        exit_code(engines[parked].end()),
+        78,
+        "{}",
+        engines[parked].log()
+    );
+    assert!(
+        !engines[1 - parked].ended(),
+        "{}",
+        engines[1 - parked].log()
+    );
+    assert!(!drive.ended(), "{}", drive.log());
+    let log = drive.log();
+    let admitted = log.lines().filter(|line| line.contains("engine admitted"));
+    let first = admitted.filter(|line| {
+        line.split("pair")
+            .nth(1)
+            .is_some_and(|rest| rest.contains("1.1"))
+    });
+    assert_eq!(
+        first.count(),
+        1,
+        "the pair 1.1 belongs to one process:\n{log}"
+    );
+}
+
+/// Established connections of this network to an address, as its own end sees them.
+fn connections_to(address: SocketAddr) -> usize {
+    let remote = format!(":{:04X}", address.port());
+    let table =
+        std::fs::read_to_string("/proc/thread-self/net/tcp").expect("a process has a network");
+    let rows = table
+        .lines()
+        .map(|row| row.split_whitespace().collect::<Vec<_>>());
+    rows.filter(|row| {
+        row.get(2).is_some_and(|at| at.ends_with(&remote)) && row.get(3) == Some(&"01")
+    })
+    .count()
 }
