@@ -1,6 +1,6 @@
 //! Images, chart, and the examples of `docs/examples`.
 
-use crate::kubectl::{apply, kubectl, wait_phase};
+use crate::kubectl::{apply, wait_phase};
 use crate::lab::{self, root};
 use anyhow::{Context, Result};
 use std::time::Duration;
@@ -67,24 +67,4 @@ pub fn ready() -> Result<()> {
     images()?;
     chart()?;
     examples()
-}
-
-/// Restarts the operator by deleting its pod, and waits for the new one.
-pub fn restart_operator() -> Result<()> {
-    kubectl(&[
-        "rollout",
-        "restart",
-        "deployment/weft-operator",
-        "-n",
-        SYSTEM,
-    ])?;
-    kubectl(&[
-        "rollout",
-        "status",
-        "deployment/weft-operator",
-        "-n",
-        SYSTEM,
-        "--timeout=90s",
-    ])
-    .map(drop)
 }

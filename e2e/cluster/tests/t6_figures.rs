@@ -105,7 +105,6 @@ fn idle() -> Result<()> {
 
 fn measure(when: &str, volume: &str) -> Result<()> {
     let engine = pod_of("engine", &volume[..volume.len().min(40)])?;
-    let node = node_of(&engine)?;
     let slice = weft_e2e_cluster::kubectl::list("slices.weft.storage", "")?;
     let drive_name = slice
         .iter()
@@ -148,6 +147,5 @@ fn measure(when: &str, volume: &str) -> Result<()> {
             shim_kib(&node, supervisor)?
         ));
     }
-    let _ = node;
     Ok(())
 }
