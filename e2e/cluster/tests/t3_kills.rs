@@ -95,7 +95,7 @@ impl Container {
             || {
                 let script = format!(
                     "ctr -n k8s.io containers ls -q 'labels.\"io.kubernetes.pod.name\"=={}' | while read c; do \
-                 ctr -n k8s.io tasks ls | grep -q \"$c.*RUNNING\" && echo $c; done",
+                 ctr -n k8s.io tasks ls | grep -q \"$c.*RUNNING\" && echo $c; done; true",
                     self.name
                 );
                 let live = lab::on_node(&self.node, &script)?;

@@ -1,7 +1,8 @@
 //! Figures that the closing line of a run prints: time from claim to Bound, from pod to first byte,
 //! and what an idle volume costs. Nothing is asserted of an absolute time.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use weft_e2e_cluster::kubectl::wait;
 use weft_e2e_cluster::pods::{self, Use};
@@ -55,21 +56,47 @@ fn row(what: &str, seconds: &mut [f64]) -> String {
 /// Counters of one process, read on its node.
 struct Cost {
     resident_kib: u64,
-    switches: u64,
+    /// Context switches of each thread, by its number.
+    switches: BTreeMap<u32, u64>,
+}
+
+impl Cost {
+    /// Switches between two looks, of the threads that lived at both: a thread that has ended takes
+    /// its counter with it.
+    fn switches_since(&self, before: &Self) -> u64 {
+        let both = self
+            .switches
+            .iter()
+            .filter_map(|(thread, now)| Some((now, before.switches.get(thread)?)));
+        both.map(|(now, then)| now.saturating_sub(*then)).sum()
+    }
 }
 
 fn cost(node: &str, pid: u32) -> Result<Cost> {
     let text = lab::on_node(
         node,
         &format!(
-            "awk '/^VmRSS/{{r=$2}} /ctxt_switches/{{s+=$2}} END{{print r, s}}' /proc/{pid}/task/*/status"
+            "awk '/^VmRSS/{{print \"rss\", $2}}' /proc/{pid}/status; for t in /proc/{pid}/task/*; do \
+             echo ${{t##*/}} $(awk '/ctxt_switches/{{s+=$2}} END{{print s}}' $t/status 2>/dev/null); done"
         ),
     )?;
-    let mut numbers = text.split_whitespace().filter_map(|n| n.parse().ok());
-    Ok(Cost {
-        resident_kib: numbers.next().unwrap_or(0),
-        switches: numbers.next().unwrap_or(0),
-    })
+    let mut cost = Cost {
+        resident_kib: 0,
+        switches: BTreeMap::new(),
+    };
+    for (name, value) in text.lines().filter_map(|line| line.split_once(' ')) {
+        match (name.parse(), value.parse()) {
+            (Ok(thread), Ok(count)) => drop(cost.switches.insert(thread, count)),
+            (Err(_), Ok(kib)) => cost.resident_kib = kib,
+            // A thread that ended between the two commands.
+            (_, Err(_)) => {}
+        }
+    }
+    ensure!(
+        cost.resident_kib > 0 && !cost.switches.is_empty(),
+        "process {pid} on {node} cannot be read: {text:?}"
+    );
+    Ok(cost)
 }
 
 /// Memory of the pod's cgroup, kernel and pause included, in KiB.
