@@ -161,9 +161,8 @@ fn measure(when: &str, volume: &str) -> Result<()> {
     })?;
     for (what, node, supervisor, child, s0, c0) in rows {
         let (s1, c1) = (cost(&node, supervisor)?, cost(&node, child)?);
-        let per_second = |before: &Cost, after: &Cost| {
-            (after.switches - before.switches) as f64 / IDLE.as_secs_f64()
-        };
+        let per_second =
+            |before: &Cost, after: &Cost| after.switches_since(before) as f64 / IDLE.as_secs_f64();
         say(&format!(
             "idle {when:<10} {what:<7} child {:5} KiB {:5.2} switches/s   PID 1 {:5} KiB {:5.2} switches/s   pod cgroup {:6} KiB   shim {:6} KiB",
             c1.resident_kib,
