@@ -4,7 +4,7 @@ CARGO   ?= cargo
 TRIPLE  := x86_64-unknown-linux-musl
 IMAGES  := weft-operator weft-drive weft-engine weft-initiator weft-csi
 OUT     := target/$(TRIPLE)/image
-LAB     := target/release/weft-lab
+LAB     := target/debug/weft-lab
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
@@ -15,7 +15,7 @@ help: ## list these commands
 
 demo: packages lab binaries ## bring a real cluster up on this machine, install Weft, run the tour, leave it up
 	$(LAB) tools
-	$(CARGO) run --locked --release -p weft-e2e-cluster --bin weft-demo
+	$(CARGO) run --locked -p weft-e2e-cluster --bin weft-demo
 
 down: ## take the cluster of `make demo` down; leaves nothing behind
 	$(LAB) down
@@ -45,7 +45,7 @@ guest: binaries ## a real Linux kernel connects to a real engine (root: network 
 	WEFT_BIN=$(CURDIR)/$(OUT) $(CARGO) test --locked -p weft-guest -- --test-threads=1 --nocapture
 
 cluster: lab binaries ## every must-show that needs a cluster
-	WEFT_BIN=$(CURDIR)/$(OUT) $(CARGO) test --locked --release -p weft-e2e-cluster -- --test-threads=1 --nocapture
+	WEFT_BIN=$(CURDIR)/$(OUT) $(CARGO) test --locked -p weft-e2e-cluster -- --test-threads=1 --nocapture
 
 idle: binaries ## memory and wake-ups of idle processes, unattached and attached
 	WEFT_BIN=$(CURDIR)/$(OUT) $(CARGO) run --locked -p weft-e2e-local --bin idle
@@ -58,7 +58,7 @@ binaries: ## the static executables that the images carry
 	$(CARGO) build --locked --profile image --target $(TRIPLE) $(addprefix -p ,$(IMAGES))
 
 lab: ## the lab program
-	$(CARGO) build --locked --release -p weft-lab
+	$(CARGO) build --locked -p weft-lab
 
 images: lab binaries ## build the images and load them into the lab that is up
 	$(LAB) images

@@ -1,8 +1,9 @@
 //! Admin HTTP: whether it lives, whether it is ready, a few numbers, and what it knows.
 
+use crate::fault::ExitAfterWrites;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -29,9 +30,17 @@ impl Shared {
     }
 }
 
-/// The routes.
-pub fn routes(shared: Shared) -> Router {
-    Router::new()
+/// The routes; with `fault` also the one of the test instrument.
+pub fn routes(shared: Shared, fault: Option<ExitAfterWrites>) -> Router {
+    let mut router = Router::new();
+    if let Some(fault) = fault {
+        let arm = move |body: String| async move {
+            let writes = body.trim().parse().map_err(|_| StatusCode::BAD_REQUEST)?;
+            Ok::<_, StatusCode>(format!("{}\n", fault.arm(writes)))
+        };
+        router = router.route("/debug/exit-after-writes", post(arm));
+    }
+    router
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))

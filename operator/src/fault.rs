@@ -1,9 +1,10 @@
-//! A test instrument, not for use: with `WEFT_EXIT_AFTER_WRITES=N` the process aborts right after
-//! the API server has answered the Nth write with success. A sweep over N kills the operator after
-//! each write of an operation in turn, and what comes out must be the same.
+//! A test instrument, not for use: with `WEFT_TEST_FAULTS=1` the admin server takes
+//! `POST /debug/exit-after-writes` with a number N, and the process aborts right after the API server
+//! has answered the Nth write from then on with success. A sweep over N kills the operator after each
+//! write of an operation in turn, and what comes out must be the same.
 //!
-//! Leases and Events do not count: they come with time, not with the operation. Without the
-//! variable the layer passes everything through.
+//! Leases and Events do not count: they come with time, not with the operation. A process that was
+//! started again is not armed. Without the variable there is no such path.
 
 use futures::future::BoxFuture;
 use http::{Method, Request, Response};
@@ -13,39 +14,49 @@ use std::task::{Context, Poll};
 use tower::{Layer, Service};
 
 /// Name of the environment variable.
-pub const VARIABLE: &str = "WEFT_EXIT_AFTER_WRITES";
+pub const VARIABLE: &str = "WEFT_TEST_FAULTS";
 
-/// Aborts after the Nth write, or does nothing.
+/// Aborts after the Nth write once it is armed; else it passes everything through.
 #[derive(Clone)]
 pub struct ExitAfterWrites {
-    left: Option<Arc<AtomicU64>>,
+    /// Zero: not armed.
+    left: Arc<AtomicU64>,
     exit: fn(),
 }
 
+impl Default for ExitAfterWrites {
+    fn default() -> Self {
+        Self::new(|| std::process::abort())
+    }
+}
+
 impl ExitAfterWrites {
-    /// From the environment.
-    pub fn from_environment() -> Self {
-        let left = std::env::var(VARIABLE)
-            .ok()
-            .and_then(|text| text.parse().ok());
-        if let Some(left) = left {
-            tracing::warn!(left, "{VARIABLE} is set: this process will abort itself");
-        }
-        Self::new(left, || std::process::abort())
+    /// Whether the environment asks for the instrument.
+    pub fn wanted() -> bool {
+        std::env::var_os(VARIABLE).is_some_and(|value| value == "1")
     }
 
-    fn new(left: Option<u64>, exit: fn()) -> Self {
+    fn new(exit: fn()) -> Self {
         Self {
-            left: left
-                .filter(|left| *left > 0)
-                .map(|left| Arc::new(AtomicU64::new(left))),
+            left: Arc::default(),
             exit,
         }
     }
 
+    /// The `writes`th write from now on is the last; zero takes it back. Gives what was left
+    /// before: zero from a process that is not the one that was armed.
+    pub fn arm(&self, writes: u64) -> u64 {
+        tracing::warn!(writes, "armed: this process will abort itself");
+        self.left.swap(writes, Ordering::SeqCst)
+    }
+
     fn count(&self) {
-        let Some(left) = &self.left else { return };
-        if left.fetch_sub(1, Ordering::SeqCst) == 1 {
+        let before = self
+            .left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                left.checked_sub(1)
+            });
+        if before == Ok(1) {
             (self.exit)();
         }
     }
@@ -115,9 +126,11 @@ mod tests {
 
     #[tokio::test]
     async fn it_exits_after_the_nth_successful_write_and_counts_nothing_else() {
-        let fault = ExitAfterWrites::new(Some(2), || {
+        let fault = ExitAfterWrites::new(|| {
             EXITS.fetch_add(1, Ordering::SeqCst);
         });
+        fault.count();
+        assert_eq!(fault.arm(2), 0);
         let rows = [
             ("GET", "/apis/weft.storage/v1alpha1/drives", 200, 0),
             ("POST", "/api/v1/namespaces/a/pods", 201, 0),

@@ -26,9 +26,12 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Runs until it is told to stop or loses the lease.
 pub async fn run(options: Box<Options>) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let client = client().await?;
+    let fault = ExitAfterWrites::default();
+    let client = client(&fault).await?;
     let shared = admin::Shared::default();
-    let admin = serve_admin(&options, shared.clone()).await?;
+    let armable = ExitAfterWrites::wanted().then_some(fault);
+    let routes = admin::routes(shared.clone(), armable);
+    let admin = serve_admin(&options, routes).await?;
     crds::check(&client).await?;
     shared.checked();
     let mut leadership = Leadership::new(&client, &options.namespace, options.holder());
@@ -57,26 +60,24 @@ pub async fn run(options: Box<Options>) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn client() -> anyhow::Result<Client> {
+async fn client(fault: &ExitAfterWrites) -> anyhow::Result<Client> {
     let config = kube::Config::infer()
         .await
         .context("no cluster: neither a kubeconfig nor a service account was found")?;
     let builder =
         ClientBuilder::try_from(config).context("the cluster's configuration cannot be used")?;
-    Ok(builder
-        .with_layer(&ExitAfterWrites::from_environment())
-        .build())
+    Ok(builder.with_layer(fault).build())
 }
 
 async fn serve_admin(
     options: &Options,
-    shared: admin::Shared,
+    routes: axum::Router,
 ) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + use<>> {
     let address = SocketAddr::new(options.any_address(), options.admin_port);
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address}"))?;
-    let serving = tokio::spawn(async move { axum::serve(listener, admin::routes(shared)).await });
+    let serving = tokio::spawn(async move { axum::serve(listener, routes).await });
     Ok(async move { Ok(serving.await.context("the admin server broke down")??) })
 }
 

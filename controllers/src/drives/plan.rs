@@ -6,7 +6,7 @@
 //! | a path or device that is not allowed, no such node, a uid that another Drive has | nothing is made; a condition says so |
 //! | no Secret | make one, with a new identity for the pod |
 //! | Secret with another document than wanted, or older than what the drive accepted | write the next generation |
-//! | drive that reports an older document | put the document to it |
+//! | drive that reports an older document | put the document to it, unless it has tried that one |
 //! | device, but no PersistentVolume or claim | make both |
 //! | no pod | make it; a pod that has ended is deleted first |
 //! | deleted, slices left | wait, and say for whose |
@@ -21,7 +21,7 @@ use std::path::{Component, Path};
 use std::sync::Arc;
 use weft_crds::drive::Adoption;
 use weft_crds::{Drive, Slice};
-use weft_spec::drive::{DriveDocument, DriveStatus};
+use weft_spec::drive::{DriveDocument, DriveState, DriveStatus};
 use weft_spec::ids::{DocumentGeneration, DriveUid};
 
 /// Everything that a pass has read.
@@ -227,8 +227,15 @@ fn document(o: &Observed, steps: &mut Vec<Step>) {
     } else {
         Box::new(present.clone())
     };
-    // Only to a process that has spoken: one that starts reads its Secret.
-    if o.reachable && o.report.is_some() && accepted < newest.generation {
+    // Only to a process that has spoken: one that starts reads its Secret. One that has tried this
+    // document and cannot serve under it waits for a newer, or for its medium.
+    let tried = o
+        .report
+        .as_ref()
+        .filter(|report| report.state != DriveState::Serving)
+        .map(|report| report.document_tried);
+    let lacks = accepted < newest.generation && tried.is_none_or(|tried| tried < newest.generation);
+    if o.reachable && o.report.is_some() && lacks {
         steps.push(Step::PutDocument(newest));
     }
 }

@@ -82,27 +82,37 @@ pub fn status(o: &Observed, plan: &Plan, address: Option<SocketAddr>) -> DriveSt
 }
 
 /// The status after a step that failed: what was there before, and why it does not go on. A drive
-/// that serves goes on serving, so its condition stays.
+/// that serves goes on serving, so its condition stays; one that says itself why it does not serve
+/// knows more than the step that met its refusal.
 pub fn failed(o: &Observed, error: &Error) -> DriveStatus {
     let mut status = o.drive.status.clone().unwrap_or_default();
-    let serves = o
+    let state = o.report.as_ref().map(|report| report.state);
+    let deleting = finalizers::is_deleting(&o.drive);
+    if state == Some(DriveState::Serving) && !deleting {
+        return status;
+    }
+    let own = o
         .report
         .as_ref()
-        .is_some_and(|report| report.state == DriveState::Serving);
-    if !serves || finalizers::is_deleting(&o.drive) {
-        let generation = o.drive.metadata.generation;
-        let (reason, message) = (error.category(), format!("{error}; it is tried again"));
-        conditions::set(
-            &mut status.conditions,
-            READY,
-            Truth::False,
-            reason,
-            &message,
-            generation,
-            o.now,
-        );
-        status.observed_generation = generation;
+        .filter(|report| report.state == DriveState::Failed && !deleting);
+    let (reason, message) = match own {
+        Some(report) => (report.reason.as_str(), report.message.clone()),
+        None => (error.category(), format!("{error}; it is tried again")),
+    };
+    let generation = o.drive.metadata.generation;
+    conditions::set(
+        &mut status.conditions,
+        READY,
+        Truth::False,
+        reason,
+        &message,
+        generation,
+        o.now,
+    );
+    if own.is_some() {
+        status.phase = Phase::Failed;
     }
+    status.observed_generation = generation;
     status
 }
 

@@ -2,8 +2,9 @@
 
 use super::objects::{self, DocumentParts};
 use super::plan::{Observed, Plan, Step, plan};
-use super::status::{ADOPTED, DELETABLE, READY, status};
+use super::status::{ADOPTED, DELETABLE, READY, failed, status};
 use crate::shared::conditions;
+use crate::shared::errors::Error;
 use crate::shared::labels::FINALIZER;
 use crate::testing::settings;
 use jiff::Timestamp;
@@ -75,6 +76,7 @@ fn report(state: DriveState, generation: u64) -> Option<Arc<DriveStatus>> {
         version: 1,
         drive: UID.parse().unwrap(),
         document_generation: DocumentGeneration(generation),
+        document_tried: DocumentGeneration(generation),
         state,
         reason: if state == DriveState::Failed {
             "ForeignData"
@@ -235,6 +237,23 @@ fn a_drive_that_lags_is_given_the_document_once_it_has_spoken() {
     let lags = with(|o| o.report = report(DriveState::Serving, 2));
     assert_eq!(names(&lags), ["PutDocument"]);
     assert_eq!(names(&with(|o| o.report = None)), [""; 0]);
+}
+
+#[test]
+fn a_drive_that_refuses_its_medium_is_given_only_a_newer_document_and_has_the_word() {
+    let refuses = |tried: u64| {
+        let mut o = with(|o| o.report = report(DriveState::Failed, 0));
+        Arc::make_mut(o.report.as_mut().unwrap()).document_tried = DocumentGeneration(tried);
+        o
+    };
+    assert_eq!(names(&refuses(3)), [""; 0]);
+    assert_eq!(names(&refuses(2)), ["PutDocument"]);
+    let error = Error::unusable(&refuses(2).drive, "the step's own trouble");
+    let status = failed(&refuses(2), &error);
+    assert_eq!(
+        (status.phase, status.conditions[0].reason.as_str()),
+        (Phase::Failed, "ForeignData")
+    );
 }
 
 #[test]

@@ -114,6 +114,7 @@ fn drive_status(drive: &FakeDrive) -> DriveStatus {
         version: 1,
         drive: DRIVE.parse().unwrap(),
         document_generation: DocumentGeneration(1),
+        document_tried: DocumentGeneration(1),
         state: DriveState::Serving,
         reason: "Serving".into(),
         message: String::new(),

@@ -19,6 +19,8 @@ use weft_transport::target::{self, Limits};
 const RETRY: Duration = Duration::from_secs(10);
 /// For commands in flight to end at the end.
 const CLOSING: Duration = Duration::from_secs(10);
+/// Reason while the document is older than one that the medium has seen.
+const OUTDATED: &str = "DocumentOutdated";
 /// Share of the capacity that must be given or freed before that alone is told to the operator.
 const TOLD_SHARE: u64 = 100;
 
@@ -70,6 +72,7 @@ impl Process {
             version: DOCUMENT_VERSION,
             drive: document.drive,
             document_generation: DocumentGeneration(0),
+            document_tried: document.generation,
             state: DriveState::Starting,
             reason: "Opening".into(),
             message: "the medium is being opened".into(),
@@ -169,20 +172,18 @@ impl Process {
 
     /// A document may be what an unopened medium waits for: hands it on and waits for the result.
     async fn accept_unopened(&self, next: DriveDocument) -> Result<(), String> {
-        let generation = next.generation;
         let mut reports = self.reports();
+        self.documents.send_replace(next);
         self.report(
             DriveState::Starting,
             "Opening",
             "the medium is being opened".into(),
         );
-        self.documents.send_replace(next);
-        let decided = reports.wait_for(|status| {
-            status.document_generation >= generation || status.state == DriveState::Failed
-        });
+        let decided = reports
+            .wait_for(|status| status.state != DriveState::Starting || status.reason == OUTDATED);
         let decided = tokio::time::timeout(CLOSING, decided).await;
         match decided {
-            Ok(Ok(status)) if status.document_generation >= generation => Ok(()),
+            Ok(Ok(status)) if status.state == DriveState::Serving => Ok(()),
             _ => Err(format!(
                 "the document was taken but is not durable: {}",
                 self.status().message
@@ -223,7 +224,10 @@ impl Process {
                         document.generation
                     );
                     tracing::warn!(message, "the document is outdated");
-                    self.report(DriveState::Starting, "DocumentOutdated", message);
+                    // The operator may have lost what it once wrote: this tells it where to go on.
+                    self.status
+                        .send_modify(|status| status.document_generation = known);
+                    self.report(DriveState::Starting, OUTDATED, message);
                 }
                 Unopened::Unavailable(message) => {
                     tracing::error!(message, "the medium cannot be opened; trying on");
@@ -285,6 +289,7 @@ impl Process {
     }
 
     fn refresh(&self, status: &mut DriveStatus) {
+        status.document_tried = self.documents.borrow().generation;
         let Some(slices) = self.slices() else { return };
         let store = slices.store();
         status.document_generation = store.superblock().document_generation;

@@ -106,6 +106,9 @@ pub struct DriveStatus {
     pub drive: DriveUid,
     /// Greatest document generation accepted and durable.
     pub document_generation: DocumentGeneration,
+    /// Generation of the document that the state is about; durable only if it is also
+    /// `document_generation`. A drive that refused its medium under this document waits for a newer.
+    pub document_tried: DocumentGeneration,
     /// Whether it serves.
     pub state: DriveState,
     /// PascalCase reason of the state: `Serving`, `WaitingForHold`, `ForeignData`, `IdentityMismatch`, …

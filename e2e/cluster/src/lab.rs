@@ -12,7 +12,7 @@ pub fn root() -> PathBuf {
 /// `weft-lab` with these arguments.
 pub fn command(args: &[&str]) -> Command {
     let program = std::env::var_os("WEFT_LAB")
-        .map_or_else(|| root().join("target/release/weft-lab"), PathBuf::from);
+        .map_or_else(|| root().join("target/debug/weft-lab"), PathBuf::from);
     let mut command = Command::new(program);
     command.args(args).current_dir(root()).stdin(Stdio::null());
     command

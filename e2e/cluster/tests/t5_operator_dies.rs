@@ -1,15 +1,16 @@
 //! The operator dies after each of its API writes of "create volume, attach, detach, delete" in turn:
 //! no duplicate, no leak.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 use weft_e2e_cluster::kubectl::{apply, kubectl, list, wait, wait_gone, wait_phase};
+use weft_e2e_cluster::process::node_of;
 use weft_e2e_cluster::progress::{say, step};
-use weft_e2e_cluster::{clean, install};
+use weft_e2e_cluster::{clean, install, lab};
 
-/// Environment variable that makes the operator abort right after its Nth successful write.
-const FAULT: &str = "WEFT_EXIT_AFTER_WRITES";
-/// More writes than one life of a volume needs: the sweep must reach the end by itself.
+/// Environment variable that gives the operator its test instrument.
+const INSTRUMENT: &str = "WEFT_TEST_FAULTS";
+/// More writes than one step needs: the sweep must reach the end by itself.
 const MOST_WRITES: u32 = 60;
 
 const VOLUME: &str = r#"{"apiVersion":"weft.storage/v1alpha1","kind":"Volume","metadata":{"name":"swept"},
@@ -55,28 +56,25 @@ const SECOND: Duration = Duration::from_secs(1);
 #[test]
 fn an_operator_that_dies_after_any_write_leaves_no_duplicate_and_no_leak() {
     install::ready().expect("the lab is up with Weft installed");
+    instrument(&format!("{INSTRUMENT}=1")).expect("an operator with the instrument");
     let result = sweep();
-    let off = fault(None);
+    let off = instrument(&format!("{INSTRUMENT}-"));
     result.expect("the sweep");
-    off.expect("the fault taken out again");
+    off.expect("an operator without the instrument again");
 }
 
 fn sweep() -> Result<()> {
     for (index, (what, _)) in STEPS.iter().enumerate() {
-        for write in 1..=MOST_WRITES {
-            let died = step(
-                &format!("{what}: the operator dies after write {write}"),
-                || life(index, write),
-            )?;
-            if !died {
-                say(&format!("  {what} needs {} writes", write - 1));
-                break;
-            }
-            ensure!(
-                write < MOST_WRITES,
-                "{what} needs more than {MOST_WRITES} writes"
-            );
+        let mut writes = 0;
+        while step(
+            &format!("{what}: the operator dies after write {}", writes + 1),
+            || life(index, writes + 1),
+        )? {
+            writes += 1;
+            ensure!(writes < MOST_WRITES, "{what} does not end");
         }
+        ensure!(writes > 0, "{what} came about without a write");
+        say(&format!("  {what}: {writes} writes"));
     }
     Ok(())
 }
@@ -86,32 +84,32 @@ fn life(faulty: usize, write: u32) -> Result<bool> {
     let mut died = false;
     for (index, (_, work)) in STEPS.iter().enumerate() {
         if index == faulty {
-            fault(Some(write))?;
-            let before = operator_restarts()?;
+            arm(write)?;
             work()?;
-            died = operator_restarts()? > before;
-            fault(None)?;
+            // A step may be done before its last write: what is left of the count tells.
+            died = arm(0)? == 0;
         } else {
             work()?;
         }
         no_duplicate()?;
     }
     clean::nothing_left(60 * SECOND)?;
+    if died {
+        // A pod of its own for each death: the kubelet makes a container that died twice wait.
+        let pod = operator()?.0;
+        kubectl(&["delete", "pod", "-n", install::SYSTEM, &pod])?;
+        rolled_out()?;
+    }
     Ok(died)
 }
 
-/// Sets or takes out the fault. The container that died is restarted by the kubelet with the fault
-/// still set, and counts anew: so the operator dies once per N writes until the step is done.
-fn fault(after: Option<u32>) -> Result<()> {
-    let value = after.map_or_else(|| format!("{FAULT}-"), |n| format!("{FAULT}={n}"));
-    kubectl(&[
-        "set",
-        "env",
-        "deployment/weft-operator",
-        "-n",
-        install::SYSTEM,
-        &value,
-    ])?;
+fn instrument(variable: &str) -> Result<()> {
+    let deployment = "deployment/weft-operator";
+    kubectl(&["set", "env", deployment, "-n", install::SYSTEM, variable])?;
+    rolled_out()
+}
+
+fn rolled_out() -> Result<()> {
     kubectl(&[
         "rollout",
         "status",
@@ -119,20 +117,48 @@ fn fault(after: Option<u32>) -> Result<()> {
         "-n",
         install::SYSTEM,
         "--timeout=120s",
-    ])
-    .map(drop)
+    ])?;
+    wait("one operator that leads", 60 * SECOND, || {
+        Ok(match operator() {
+            Ok((_, node, address)) => {
+                let asked = format!("busybox wget -q -T 5 -O- http://{address}:8080/readyz");
+                let answer = lab::on_node(&node, &asked).unwrap_or_else(|error| error.to_string());
+                if answer.trim() == "leads" {
+                    Ok(())
+                } else {
+                    Err(answer)
+                }
+            }
+            Err(error) => Err(error.to_string()),
+        })
+    })
 }
 
-fn operator_restarts() -> Result<u64> {
+/// Name, node and address of the operator's one pod.
+fn operator() -> Result<(String, String, String)> {
     let pods = list("pods", "app.kubernetes.io/name=weft-operator")?;
-    Ok(pods
-        .iter()
-        .map(|p| {
-            p["status"]["containerStatuses"][0]["restartCount"]
-                .as_u64()
-                .unwrap_or(0)
+    ensure!(pods.len() == 1, "{} operator pods", pods.len());
+    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+    Ok((
+        text(&pods[0]["metadata"]["name"]).context("a name")?,
+        node_of(&pods[0])?,
+        text(&pods[0]["status"]["podIP"]).context("an address")?,
+    ))
+}
+
+/// Lets the operator die after this many writes; what was left of the count before, which is zero
+/// in a process that has been started since.
+fn arm(writes: u32) -> Result<u32> {
+    wait("the operator takes the count", 90 * SECOND, || {
+        let (_, node, address) = operator()?;
+        let post = format!(
+            "busybox wget -q -T 5 -O- --post-data={writes} http://{address}:8080/debug/exit-after-writes"
+        );
+        Ok(match lab::on_node(&node, &post) {
+            Ok(left) => Ok(left.trim().parse().context("a count")?),
+            Err(error) => Err(error.to_string()),
         })
-        .sum())
+    })
 }
 
 /// At most one slice, one Ready engine pod and one attachment belong to the volume.

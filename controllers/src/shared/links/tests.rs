@@ -15,6 +15,7 @@ fn status(drive: DriveUid, free: u64) -> DriveStatus {
         version: DOCUMENT_VERSION,
         drive,
         document_generation: DocumentGeneration(1),
+        document_tried: DocumentGeneration(1),
         state: DriveState::Serving,
         reason: "Serving".into(),
         message: String::new(),

@@ -206,7 +206,8 @@ async fn a_newer_document_is_durable_when_it_is_answered_and_an_older_one_refuse
     let outdated = linked
         .pushed(|status| status.reason == "DocumentOutdated")
         .await;
-    assert_eq!(outdated.state, DriveState::Starting);
+    let told = (outdated.state, outdated.document_generation.0);
+    assert_eq!(told, (DriveState::Starting, 9), "where to go on");
     next.port -= 1;
     assert_eq!(linked.put_document(&next).await.0, 200);
     linked

@@ -14,10 +14,10 @@ fn main() -> Result<()> {
     tour::run(true)?;
     say(concat!(
         "\nThe cluster stays up. Look around:\n",
-        "  target/release/weft-lab kubectl get weft\n",
-        "  target/release/weft-lab kubectl describe volume db-0\n",
-        "  target/release/weft-lab kubectl get pods -A -o wide\n",
-        "  target/release/weft-lab kubectl apply -f docs/examples/60-claim-and-pod.yaml\n",
+        "  target/debug/weft-lab kubectl get weft\n",
+        "  target/debug/weft-lab kubectl describe volume db-0\n",
+        "  target/debug/weft-lab kubectl get pods -A -o wide\n",
+        "  target/debug/weft-lab kubectl apply -f docs/examples/60-claim-and-pod.yaml\n",
         "Take it down, leaving nothing behind:\n",
         "  make down"
     ));
