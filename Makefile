@@ -8,7 +8,7 @@ LAB     := target/debug/weft-lab
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo down test check unit local guest cluster full idle crds images tools packages deny lab binaries clean-lab
+.PHONY: help demo down test check unit local guest cluster machine full idle crds images tools packages deny lab toolchain binaries
 
 help: ## list these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,15 +20,16 @@ demo: packages lab binaries ## bring a real cluster up on this machine, install 
 down: ## take the cluster of `make demo` down; leaves nothing behind
 	$(LAB) down
 
-test: packages ## all that CI runs: check, local and guest tiers
+test: packages ## all that CI runs: check, local, guest and cluster tiers
 	sh e2e/stage.sh "check: format, lints, unit and plan tests" $(MAKE) check
 	sh e2e/stage.sh "images: static executables of every pod" $(MAKE) lab binaries
 	sh e2e/stage.sh "local tier: real processes on loopback" $(MAKE) local
-	sh e2e/stage.sh "guest tier: a real Linux kernel as NVMe/TCP host (built once, 10 minutes)" $(MAKE) guest
-
-full: test ## make test, and every must-show that needs a cluster
-	sh e2e/stage.sh "tools: Kubernetes and the guest's kernel (cached outside the tree)" $(LAB) tools
+	sh e2e/stage.sh "tools: Kubernetes and the guest's kernel (once, 20 minutes; cached outside the tree)" $(MAKE) tools
+	sh e2e/stage.sh "guest tier: a real Linux kernel as NVMe/TCP host" $(MAKE) guest
 	sh e2e/stage.sh "cluster tier: a real cluster on this machine" $(MAKE) cluster
+
+full: test ## make test, and the lab's own tests: it leaves nothing behind, also after a crash
+	sh e2e/stage.sh "lab: brought up, killed, taken down" $(MAKE) machine
 
 check: ## formatting, lints, unit tests: minutes, no root, no cluster
 	$(CARGO) fmt --all --check
@@ -44,8 +45,12 @@ local: binaries ## real processes on loopback, killed and stopped (root: FUSE an
 guest: binaries ## a real Linux kernel connects to a real engine (root: network namespace)
 	WEFT_BIN=$(CURDIR)/$(OUT) $(CARGO) test --locked -p weft-guest -- --test-threads=1 --nocapture
 
-cluster: lab binaries ## every must-show that needs a cluster
-	WEFT_BIN=$(CURDIR)/$(OUT) $(CARGO) test --locked -p weft-e2e-cluster -- --test-threads=1 --nocapture
+cluster: lab binaries ## the tour, kills, bad input and figures on a real cluster; takes it down at the end
+	status=0; WEFT_BIN=$(CURDIR)/$(OUT) $(CARGO) test --locked -p weft-e2e-cluster --no-fail-fast -- \
+	  --test-threads=1 --nocapture || status=$$?; $(LAB) down && exit $$status
+
+machine: ## the lab's own tests (root, and the machine for themselves)
+	$(CARGO) test --locked -p weft-lab --features machine --test lab -- --nocapture
 
 idle: binaries ## memory and wake-ups of idle processes, unattached and attached
 	WEFT_BIN=$(CURDIR)/$(OUT) $(CARGO) run --locked -p weft-e2e-local --bin idle
@@ -54,7 +59,10 @@ crds: ## print the CRDs into crds/yaml and the chart
 	$(CARGO) run --locked -q -p weft-operator -- crds --into crds/yaml
 	cp crds/yaml/*.yaml charts/weft/crd/
 
-binaries: ## the static executables that the images carry
+toolchain: ## the Rust target of the static executables, where it is missing
+	@[ -d "$$(rustc --print target-libdir --target $(TRIPLE))" ] || rustup target add $(TRIPLE)
+
+binaries: toolchain ## the static executables that the images carry
 	$(CARGO) build --locked --profile image --target $(TRIPLE) $(addprefix -p ,$(IMAGES))
 
 lab: ## the lab program

@@ -1,7 +1,10 @@
 //! Zero left: objects, slices at the drives, associations.
 
 use crate::kubectl::{list, name, wait};
-use anyhow::Result;
+use crate::lab::on_node;
+use crate::process::{node_of, pids, pod_of};
+use anyhow::{Context, Result};
+use serde_json::Value;
 use std::time::Duration;
 
 /// Kinds of which nothing may be left when no volume is in use.
@@ -50,6 +53,40 @@ pub fn leftovers() -> Result<Vec<String>> {
         if slices != 0 {
             left.push(format!("{slices} slices on drive {}", name(&drive)));
         }
+        let connections = connections(&drive)?;
+        if connections != 0 {
+            left.push(format!(
+                "{connections} connections at drive {}",
+                name(&drive)
+            ));
+        }
     }
     Ok(left)
+}
+
+/// Established TCP connections at a drive's NVMe/TCP port, counted in its pod's network.
+fn connections(drive: &Value) -> Result<usize> {
+    let (Some(pod), Some(address)) = (
+        drive["status"]["pod"].as_str(),
+        drive["status"]["address"].as_str(),
+    ) else {
+        return Ok(0);
+    };
+    let port: u16 = address
+        .rsplit(':')
+        .next()
+        .unwrap_or_default()
+        .parse()
+        .with_context(|| format!("the address of drive {}: {address}", name(drive)))?;
+    let pod = pod_of("drive", pod)?;
+    let (supervisor, _) = pids(&pod)?;
+    // State 01 is ESTABLISHED; the local address is the second field.
+    let script = format!(
+        "cat /proc/{supervisor}/net/tcp /proc/{supervisor}/net/tcp6 | awk '$2 ~ /:{port:04X}$/ && $4 == \"01\"' | wc -l"
+    );
+    let count = on_node(&node_of(&pod)?, &script)?;
+    count
+        .trim()
+        .parse()
+        .with_context(|| format!("a count: {count:?}"))
 }

@@ -48,7 +48,7 @@ pub fn manifest(name: &str, node: &str, claim: &str, mode: Use) -> String {
     format!(
         r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"{name}"}},"spec":{{
             "nodeSelector":{{"kubernetes.io/hostname":"{node}"}},"terminationGracePeriodSeconds":1,
-            "containers":[{{"name":"c","image":"weft.lab/busybox:1","imagePullPolicy":"IfNotPresent",
+            "containers":[{{"name":"c","image":"busybox:1","imagePullPolicy":"IfNotPresent",
               "command":["sh","-c","trap 'exit 0' TERM; while :; do sleep 1; done"],{place}}}],
             "volumes":[{{"name":"v","persistentVolumeClaim":{{"claimName":"{claim}"}}}}]}}}}"#
     )

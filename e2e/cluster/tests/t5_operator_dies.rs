@@ -4,7 +4,6 @@
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 use weft_e2e_cluster::kubectl::{apply, kubectl, list, wait, wait_gone, wait_phase};
-use weft_e2e_cluster::process::node_of;
 use weft_e2e_cluster::progress::{say, step};
 use weft_e2e_cluster::{clean, install, lab};
 
@@ -96,7 +95,7 @@ fn life(faulty: usize, write: u32) -> Result<bool> {
     clean::nothing_left(60 * SECOND)?;
     if died {
         // A pod of its own for each death: the kubelet makes a container that died twice wait.
-        let pod = operator()?.0;
+        let (pod, _) = operator()?;
         kubectl(&["delete", "pod", "-n", install::SYSTEM, &pod])?;
         rolled_out()?;
     }
@@ -120,28 +119,22 @@ fn rolled_out() -> Result<()> {
     ])?;
     wait("one operator that leads", 60 * SECOND, || {
         Ok(match operator() {
-            Ok((_, node, address)) => {
-                let asked = format!("busybox wget -q -T 5 -O- http://{address}:8080/readyz");
-                let answer = lab::on_node(&node, &asked).unwrap_or_else(|error| error.to_string());
-                if answer.trim() == "leads" {
-                    Ok(())
-                } else {
-                    Err(answer)
-                }
-            }
+            Ok((_, address)) => match ask(&address, "GET", "/readyz", "") {
+                Ok(answer) if answer == "leads" => Ok(()),
+                answer => Err(format!("{answer:?}")),
+            },
             Err(error) => Err(error.to_string()),
         })
     })
 }
 
-/// Name, node and address of the operator's one pod.
-fn operator() -> Result<(String, String, String)> {
+/// Name and address of the operator's one pod.
+fn operator() -> Result<(String, String)> {
     let pods = list("pods", "app.kubernetes.io/name=weft-operator")?;
     ensure!(pods.len() == 1, "{} operator pods", pods.len());
     let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
     Ok((
         text(&pods[0]["metadata"]["name"]).context("a name")?,
-        node_of(&pods[0])?,
         text(&pods[0]["status"]["podIP"]).context("an address")?,
     ))
 }
@@ -150,15 +143,32 @@ fn operator() -> Result<(String, String, String)> {
 /// in a process that has been started since.
 fn arm(writes: u32) -> Result<u32> {
     wait("the operator takes the count", 90 * SECOND, || {
-        let (_, node, address) = operator()?;
-        let post = format!(
-            "busybox wget -q -T 5 -O- --post-data={writes} http://{address}:8080/debug/exit-after-writes"
-        );
-        Ok(match lab::on_node(&node, &post) {
-            Ok(left) => Ok(left.trim().parse().context("a count")?),
+        let asked = operator().and_then(|(_, address)| {
+            ask(
+                &address,
+                "POST",
+                "/debug/exit-after-writes",
+                &writes.to_string(),
+            )
+        });
+        Ok(match asked {
+            Ok(left) => Ok(left.parse().with_context(|| format!("a count: {left}"))?),
             Err(error) => Err(error.to_string()),
         })
     })
+}
+
+/// One request to the operator's admin server over a plain socket; the body of its answer.
+fn ask(address: &str, method: &str, path: &str, body: &str) -> Result<String> {
+    let script = format!(
+        "exec 3<>/dev/tcp/{address}/8080 && printf '{method} {path} HTTP/1.1\\r\\nHost: weft\\r\\n\
+         Content-Length: {}\\r\\nConnection: close\\r\\n\\r\\n{body}' >&3 && timeout 5 cat <&3",
+        body.len()
+    );
+    let answer = lab::run(&["run", "bash", "-c", &script])?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("an HTTP answer")?;
+    ensure!(head.starts_with("HTTP/1.1 200"), "{head}");
+    Ok(body.trim().to_owned())
 }
 
 /// At most one slice, one Ready engine pod and one attachment belong to the volume.

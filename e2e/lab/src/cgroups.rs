@@ -2,11 +2,16 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
+/// Nodes are made side by side and share a parent, whose cpuset must be there before a child's.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 /// Makes the cgroup `path` (relative) in every v1 hierarchy of the machine.
 pub(crate) fn create(path: &str) -> Result<()> {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     for root in hierarchies("cgroup") {
         let mut dir = root.clone();
         for part in Path::new(path) {

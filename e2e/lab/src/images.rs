@@ -13,7 +13,7 @@ use crate::paths::{Paths, hex};
 use crate::process;
 
 /// The image with a shell and the usual tools, which tests use for their pods.
-pub(crate) const BUSYBOX_IMAGE: &str = "weft.lab/busybox:1";
+pub(crate) const BUSYBOX_IMAGE: &str = "busybox:1";
 
 const PAUSE_SOURCE: &str = include_str!("../pause/pause.c");
 
@@ -24,7 +24,7 @@ pub(crate) fn base(paths: &Paths) -> Result<()> {
     if !pause.exists() {
         pack(&pause, PAUSE_IMAGE, "/pause", compile_pause)?;
     }
-    let busybox = paths.images().join("busybox.tar");
+    let busybox = paths.images().join("busybox-1.tar");
     if !busybox.exists() {
         pack(&busybox, BUSYBOX_IMAGE, "", install_busybox)?;
     }

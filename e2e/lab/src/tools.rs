@@ -29,7 +29,7 @@ const APPLETS: [&str; 7] = [
 ];
 
 /// Programs that are packages of their own in the same module.
-const PACKAGES: [(&str, &str); 4] = [
+const PACKAGES: [(&str, &str); 3] = [
     (
         "csi-provisioner",
         "github.com/kubernetes-csi/external-provisioner/v6/cmd/csi-provisioner",
@@ -39,10 +39,6 @@ const PACKAGES: [(&str, &str); 4] = [
         "github.com/kubernetes-csi/external-attacher/v4/cmd/csi-attacher",
     ),
     ("helm", "helm.sh/helm/v3/cmd/helm"),
-    (
-        "csi-sanity",
-        "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity",
-    ),
 ];
 
 /// What must be installed: a program, and the Debian package that has it.
