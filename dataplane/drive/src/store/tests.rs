@@ -119,12 +119,16 @@ async fn more_than_the_overcommit_is_not_promised() {
     let first = ask(100);
     store.allocate(uid, first).await.unwrap();
     store.allocate(uid, first).await.unwrap();
-    let other = SliceRequest {
+    let smaller = SliceRequest {
         size: 4096,
         ..first
     };
     assert!(matches!(
-        store.allocate(uid, other).await,
+        store.allocate(uid, smaller).await,
+        Err(AllocateError::Smaller { .. })
+    ));
+    assert!(matches!(
+        store.allocate(uid, ask(100)).await,
         Err(AllocateError::Exists { .. })
     ));
     let refused = store
@@ -143,6 +147,42 @@ async fn more_than_the_overcommit_is_not_promised() {
             Err(AllocateError::Size(_))
         ));
     }
+}
+
+#[tokio::test]
+async fn a_slice_grows_while_it_is_used_and_stays_grown() {
+    let medium: Arc<dyn Medium> = Arc::new(MemoryDisk::new(SMALLEST));
+    let store = open(&medium).unwrap();
+    let (uid, small) = (SliceUid::random(), request(BLOCKS));
+    let slice = store.allocate(uid, small).await.unwrap();
+    check_write(&store, &slice, 0, 3, BLOCKS).await;
+    let end = slice.size();
+    let beyond = store
+        .write(&slice, end, tagged(4, 1), Write::Cached, ())
+        .await
+        .unwrap_err();
+    assert_eq!(beyond.kind(), ErrorKind::OutOfRange);
+    let large = SliceRequest {
+        size: 3 * end,
+        ..small
+    };
+    let grown = store.allocate(uid, large).await.unwrap();
+    assert!(Arc::ptr_eq(&grown, &slice), "associations see the growth");
+    assert_eq!((slice.size(), slice.row().size), (3 * end, 3 * end));
+    assert_eq!(tags(&store, &slice).await[BLOCKS as usize..], [0; 1024]);
+    check_write(&store, &slice, end, 4, 1).await;
+    let too_large = SliceRequest {
+        size: 10 * store.capacity() + CHUNK,
+        ..small
+    };
+    let refused = store.allocate(uid, too_large).await.unwrap_err();
+    assert!(matches!(refused, AllocateError::NoSpace { .. }));
+    drop((slice, grown, store));
+    let store = open(&medium).unwrap();
+    let slice = store.slice(uid).unwrap();
+    assert_eq!(slice.size(), 3 * end);
+    let tags = tags(&store, &slice).await;
+    assert_eq!((tags[0], tags[BLOCKS as usize]), (3, 4));
 }
 
 #[tokio::test]
