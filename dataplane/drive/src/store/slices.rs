@@ -1,13 +1,15 @@
 //! Slices: allocated once, recorded, deleted for good.
 
 use super::Store;
-use super::tables::{Change, SliceNumber, SliceRow};
+use super::commit::{Wanted, tables_failed};
+use super::io::blocking;
+use super::tables::{SliceNumber, SliceRow};
 use crate::superblock::CHUNK;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use uuid::Uuid;
 use weft_block::{BLOCK, DiskError};
-use weft_spec::drive::SliceRequest;
+use weft_spec::drive::{Config, SliceRecord, SliceRequest};
 use weft_spec::ids::{DocumentGeneration, FencePair, SliceUid, VolumeUid};
 
 /// A slice that exists. What each command needs of it is read without a lock.
@@ -19,6 +21,7 @@ pub struct Slice {
     /// Bytes; grows once the larger size is durable, never shrinks.
     size: AtomicU64,
     row: Mutex<SliceRow>,
+    record: Mutex<Option<Arc<SliceRecord>>>,
 }
 
 /// Why a slice is not allocated.
@@ -73,13 +76,14 @@ pub enum AllocateError {
 }
 
 impl Slice {
-    pub(super) fn new(row: SliceRow) -> Self {
+    pub(super) fn new(row: SliceRow, record: Option<SliceRecord>) -> Self {
         Self {
             uid: row.uid,
             number: row.number,
             volume: row.volume,
             size: AtomicU64::new(row.size),
             row: Mutex::new(row),
+            record: Mutex::new(record.map(Arc::new)),
         }
     }
 
@@ -108,7 +112,21 @@ impl Slice {
         *self.row.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in a record that is durable now.
+    /// Its membership record, if an engine has put one.
+    pub fn record(&self) -> Option<Arc<SliceRecord>> {
+        self.record
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Config of its membership record.
+    pub(super) fn config(&self) -> Option<Config> {
+        let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        record.as_ref().map(|record| record.config)
+    }
+
+    /// Takes in a row that is durable now.
     fn recorded(&self, row: SliceRow) {
         *self.row.lock().unwrap_or_else(PoisonError::into_inner) = row;
         self.size.store(row.size, Ordering::Release);
@@ -147,13 +165,13 @@ impl Store {
         match self.judge(uid, request)? {
             Judged::Same(slice) => Ok(slice),
             Judged::Grow(slice, row) => {
-                self.commit(vec![Change::Put(row)]).await?;
+                self.put_row(row).await?;
                 slice.recorded(row);
                 Ok(slice)
             }
             Judged::New(row) => {
-                self.commit(vec![Change::Put(row)]).await?;
-                let slice = Arc::new(Slice::new(row));
+                self.put_row(row).await?;
+                let slice = Arc::new(Slice::new(row, None));
                 let mut directory = self.directory();
                 directory.next_number = row.number.0 + 1;
                 directory.slices.insert(uid, slice.clone());
@@ -240,7 +258,7 @@ impl Store {
         }
         let mut row = slice.row();
         change(&mut row);
-        self.commit(vec![Change::Put(row)]).await?;
+        self.put_row(row).await?;
         slice.recorded(row);
         Ok(true)
     }
@@ -252,10 +270,53 @@ impl Store {
         let Some(slice) = self.slice(uid) else {
             return Ok(false);
         };
-        self.commit(vec![Change::Delete(slice.row())]).await?;
+        // The log then says nothing more of it.
+        self.log(Wanted::Fold).await?;
+        let (tables, row) = (self.tables.clone(), slice.row());
+        let deleted = blocking(move || tables.delete(&row).map_err(tables_failed)).await;
+        let freed = deleted.inspect_err(|error| self.fail(error))?;
+        self.core().deleted(slice.number, &freed);
+        self.advance();
         let mut directory = self.directory();
         directory.slices.remove(&uid);
         directory.tombstones.insert(uid);
+        Ok(true)
+    }
+
+    async fn put_row(&self, row: SliceRow) -> Result<(), DiskError> {
+        self.broken()?;
+        let tables = self.tables.clone();
+        let put = blocking(move || tables.put(&row).map_err(tables_failed)).await;
+        put.inspect_err(|error| self.fail(error))
+    }
+
+    /// Puts the membership record of a slice in the place of `expected`; durable when this
+    /// returns. False if the present one is not `expected`, or the slice is gone.
+    pub async fn put_record(
+        self: &Arc<Self>,
+        slice: &Slice,
+        expected: Option<&SliceRecord>,
+        record: SliceRecord,
+    ) -> Result<bool, DiskError> {
+        let _one = self.administration.lock().await;
+        self.broken()?;
+        let now = slice.record();
+        if now.as_deref() != expected || self.slice(slice.uid).is_none() {
+            return Ok(false);
+        }
+        let (tables, row) = (self.tables.clone(), slice.row());
+        let json = serde_json::to_vec(&record).unwrap_or_default();
+        // A hole is of use only to a slice that lacks the config that made it.
+        let oldest = record.out_of_sync.iter().map(|out| out.since).min();
+        let oldest = oldest.unwrap_or(Config(u64::MAX));
+        let put = blocking(move || {
+            tables
+                .put_record(&row, &json, oldest)
+                .map_err(tables_failed)
+        })
+        .await;
+        put.inspect_err(|error| self.fail(error))?;
+        *slice.record.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(record));
         Ok(true)
     }
 }
