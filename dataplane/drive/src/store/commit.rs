@@ -232,6 +232,9 @@ impl Store {
             let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
             log.next()
         };
+        if self.breakage.is(Broken::FreeFirst) {
+            self.superblocks.update(|now| now.log = next)?;
+        }
         self.area.put(&pending.sums)?;
         let fold = Fold {
             pending: &pending,
@@ -282,6 +285,8 @@ pub enum Broken {
     NoHeat,
     /// An allocation is logged after its write was acknowledged.
     LateAllocation,
+    /// The log is freed before it is folded.
+    FreeFirst,
 }
 
 /// Nothing is left out but in tests.

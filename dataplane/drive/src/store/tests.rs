@@ -1,5 +1,6 @@
 //! The store as a whole.
 
+mod crash;
 mod model;
 
 use super::*;
