@@ -173,7 +173,6 @@ impl Area {
         let at = self.start + u64::from(number) * PAGE_PAIR;
         let mut pair = AlignedBuf::zeroed(PAGE_PAIR as usize);
         self.medium.read_at(at, &mut pair)?;
-        let blank = pair.iter().all(|byte| *byte == 0);
         let copies = pair.chunks_exact(PAGE).enumerate();
         let good = copies.filter_map(|(copy, bytes)| {
             let mut raw = RawPage::read_from_bytes(bytes).ok()?;
@@ -191,9 +190,6 @@ impl Area {
             // Formatting writes no page: a pair never written was zeros, or whatever the medium
             // had. Both copies damaged later is told by the blocks, none of which matches.
             None => {
-                if !blank {
-                    tracing::debug!(number, "a checksum page without a good copy");
-                }
                 let mut raw = RawPage::read_from_bytes(&[0; PAGE]).map_err(|_| {
                     DiskError::new(ErrorKind::MediaRead, "a checksum page is no page")
                 })?;

@@ -1,6 +1,7 @@
 //! The store as a whole.
 
 mod crash;
+mod faults;
 mod model;
 
 use super::*;
