@@ -186,6 +186,12 @@ impl Vendor for SliceVendor {
             }
             VENDOR_ASK => {
                 let question = read(&data)?;
+                let _permit = match &self.association {
+                    Some(_) => Some(self.engine()?),
+                    // Inspecting shows no bytes, and nothing that follows from them.
+                    None if matches!(question, Question::HotSet { .. }) => None,
+                    None => return Err(VendorError::Fenced),
+                };
                 *self.question.lock().unwrap_or_else(PoisonError::into_inner) = Some(question);
                 Ok(())
             }
