@@ -315,7 +315,8 @@ impl Process {
         self.status.send_modify(|status| self.refresh(status));
     }
 
-    /// Tells when slices, fences or connections change, and when much space was given or freed.
+    /// Tells when slices, fences or connections change, when a block is found corrupt or is
+    /// mended, and when much space was given or freed.
     async fn follow(&self, slices: &Slices) {
         let (mut changes, mut progress) = (slices.changes(), slices.store().progress());
         loop {
@@ -324,8 +325,12 @@ impl Process {
                 moved = progress.changed() => moved.map(|()| false),
             };
             let Ok(worth_telling) = changed else { return };
-            let told = self.status.borrow().free;
+            let (told, corrupt) = {
+                let status = self.status.borrow();
+                (status.free, status.health.corrupt.clone())
+            };
             let moved = slices.store().free().abs_diff(told);
+            let worth_telling = worth_telling || slices.store().corrupt_blocks() != corrupt;
             if worth_telling || moved >= slices.store().capacity() / TOLD_SHARE {
                 self.tell();
             }

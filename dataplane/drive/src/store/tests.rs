@@ -2,6 +2,7 @@
 
 mod crash;
 mod faults;
+mod measure;
 mod model;
 
 use super::*;
