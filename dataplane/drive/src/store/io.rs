@@ -510,7 +510,11 @@ impl Held {
             let (start, end) = (extent.buffer.start, extent.buffer.end);
             buffer[zeroed..start].fill(0);
             let at = self.store.geometry.data_start + extent.offset;
-            self.store.medium.read_at(at, &mut buffer[start..end])?;
+            let read = self.store.medium.read_at(at, &mut buffer[start..end]);
+            if let Err(error) = read {
+                let block = self.unreadable_block();
+                return block.map(Verified::Differs).ok_or(error);
+            }
             zeroed = end;
         }
         buffer[zeroed..].fill(0);
@@ -525,6 +529,28 @@ impl Held {
             }
         }
         Ok(Verified::Good)
+    }
+
+    /// The first block of the slice that the medium does not give back.
+    fn unreadable_block(&self) -> Option<u64> {
+        let mut buffer = AlignedBuf::zeroed(BLOCK as usize);
+        self.placed.iter().find_map(|(piece, chunk)| {
+            let mut blocks = (piece.within..piece.within + piece.length).step_by(BLOCK as usize);
+            let failed = blocks.find(|within| {
+                let at = self.store.place(*chunk) + within;
+                let read = self.store.medium.read_at(at, &mut buffer);
+                read.is_err_and(|error| error.kind() == ErrorKind::MediaRead)
+            });
+            failed.map(|within| first_block(piece) + within / BLOCK)
+        })
+    }
+
+    /// Writes data; a medium that fails once is asked once more.
+    fn write_at(&self, at: u64, data: &[u8]) -> Result<(), DiskError> {
+        let medium = &self.store.medium;
+        medium
+            .write_at(at, data, Write::Cached)
+            .or_else(|_| medium.write_at(at, data, Write::Cached))
     }
 
     /// Checksums of the blocks of a piece.
@@ -551,7 +577,7 @@ impl Held {
         for extent in &extents {
             let at = self.store.geometry.data_start + extent.offset;
             let bytes = &data[extent.buffer.clone()];
-            self.store.medium.write_at(at, bytes, Write::Cached)?;
+            self.write_at(at, bytes)?;
         }
         let sums: Vec<_> = self
             .placed
@@ -571,7 +597,7 @@ impl Held {
         for (piece, chunk) in &self.placed {
             let zeros = &zeros[..piece.length as usize];
             let at = self.store.place(*chunk) + piece.within;
-            self.store.medium.write_at(at, zeros, Write::Cached)?;
+            self.write_at(at, zeros)?;
             sums.push(self.sums_of(piece, zeros, stamp));
         }
         self.wrote(&sums);
@@ -609,7 +635,7 @@ impl Held {
             let within = piece.within as usize;
             image[within..within + data.len()].copy_from_slice(data);
             let at = self.store.place(*chunk);
-            self.store.medium.write_at(at, &image, Write::Cached)?;
+            self.write_at(at, &image)?;
             fresh.push((*piece, *chunk, self.sums_of(&whole, &image, stamp)));
         }
         Ok(fresh)
