@@ -3,7 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `core.rs`, `pending.rs`, `hot.rs` | the state in memory; decides, does no I/O |
-//! | `io.rs` | reads, writes and zeros: what waits |
+//! | `io.rs`, `held.rs` | reads, writes and zeros: what waits, and what is done at the medium |
 //! | `commit.rs` | the one task that writes the log and folds it |
 //! | `recover.rs` | what is found at the start |
 //! | `scrub.rs` | the check of everything stored |
@@ -28,6 +28,7 @@ mod backend;
 mod bitmap;
 mod commit;
 mod core;
+mod held;
 mod hot;
 mod io;
 pub mod log;
