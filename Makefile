@@ -8,7 +8,7 @@ LAB     := target/debug/weft-lab
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo down test check unit local guest cluster machine full idle crds images tools packages deny lab toolchain binaries
+.PHONY: help demo down test check unit local guest cluster machine recoveries full idle crds images tools packages deny lab toolchain binaries
 
 help: ## list these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,8 +28,12 @@ test: packages ## all that CI runs: check, local, guest and cluster tiers
 	sh e2e/stage.sh "guest tier: a real Linux kernel as NVMe/TCP host" $(MAKE) guest
 	sh e2e/stage.sh "cluster tier: a real cluster on this machine" $(MAKE) cluster
 
-full: test ## make test, and the lab's own tests: it leaves nothing behind, also after a crash
+full: test ## make test, the lab's own tests (it leaves nothing behind), and 100,000 recoveries
 	sh e2e/stage.sh "lab: brought up, killed, taken down" $(MAKE) machine
+	sh e2e/stage.sh "recoveries: the slice store from every prefix of recorded lives" $(MAKE) recoveries
+
+recoveries: ## 100,000 recoveries of the slice store after deaths and power cuts
+	$(CARGO) test --locked --release -p weft-drive --lib -- --ignored a_hundred_thousand --nocapture
 
 check: ## formatting, lints, unit tests: minutes, no root, no cluster
 	$(CARGO) fmt --all --check

@@ -88,6 +88,7 @@ fn report(state: DriveState, generation: u64) -> Option<Arc<DriveStatus>> {
         capacity: 1 << 30,
         free: (936 << 20) + 77,
         slices: vec![],
+        health: weft_spec::drive::DriveHealth::default(),
     }))
 }
 

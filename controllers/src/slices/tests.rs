@@ -40,6 +40,7 @@ fn report(slices: Vec<Seen>) -> DriveStatus {
         capacity: 4 << 30,
         free: 4 << 30,
         slices,
+        health: weft_spec::drive::DriveHealth::default(),
     }
 }
 

@@ -125,6 +125,7 @@ fn drive_status(drive: &FakeDrive) -> DriveStatus {
             .iter()
             .map(|(s, r)| slice_status(s, r, drive.fence))
             .collect(),
+        health: weft_spec::drive::DriveHealth::default(),
     }
 }
 

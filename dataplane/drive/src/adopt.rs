@@ -1,9 +1,9 @@
 //! Whether a medium may be used: what is found on it, and what the document allows.
 
 use crate::superblock::{Copies, Geometry, SMALLEST, Superblock};
+use uuid::Uuid;
 use weft_block::{AlignedBuf, BLOCK, DiskError, Medium};
 use weft_spec::drive::{Adoption, DriveDocument};
-use weft_spec::ids::DocumentGeneration;
 
 const MIB: usize = 1 << 20;
 
@@ -158,14 +158,9 @@ pub fn format(
     geometry: Geometry,
     document: &DriveDocument,
 ) -> Result<Superblock, DiskError> {
-    let blank = Superblock {
-        counter: 0,
-        drive: document.drive,
-        cluster: document.cluster,
-        geometry,
-        metadata_length: 0,
-        document_generation: DocumentGeneration(0),
-    };
+    let mut blank = Superblock::new(document.drive, document.cluster, geometry);
+    // What another life of this medium left in its log is of another epoch.
+    blank.log.epoch = Uuid::new_v4().as_u64_pair().0;
     // Both copies, so that neither place holds anything else.
     blank.write_next(medium)?.write_next(medium)
 }
@@ -176,6 +171,7 @@ mod tests {
     use weft_block::{MemoryDisk, Write};
     use weft_spec::DOCUMENT_VERSION;
     use weft_spec::drive::Medium as Place;
+    use weft_spec::ids::DocumentGeneration;
     use weft_spec::ids::{ClusterUid, DriveUid};
     use weft_spec::keys::Key;
 

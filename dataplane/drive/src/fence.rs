@@ -4,7 +4,7 @@
 //! also when both are of the same process: a command that lies in the old connection's socket
 //! must not run after its repetition on the new one was acknowledged.
 
-use crate::store::{Slice, Store};
+use crate::store::{Carried, Mark, Slice, Store};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -172,6 +172,19 @@ pub struct FencedDisk {
     pub(crate) association: Arc<Association>,
 }
 
+impl FencedDisk {
+    /// What a command says of itself: nothing, as no command carries a config or a number yet.
+    fn carried(&self) -> Carried {
+        Carried {
+            mark: Mark {
+                pair: self.association.pair(),
+                number: 0,
+            },
+            ..Carried::default()
+        }
+    }
+}
+
 #[async_trait]
 impl Disk for FencedDisk {
     fn size(&self) -> u64 {
@@ -186,7 +199,7 @@ impl Disk for FencedDisk {
     async fn write(&self, offset: u64, data: Bytes, mode: Write) -> Result<(), DiskError> {
         let permit = self.association.enter()?;
         self.store
-            .write(&self.slice, offset, data, mode, permit)
+            .write(&self.slice, offset, data, mode, self.carried(), permit)
             .await
     }
 
@@ -197,12 +210,16 @@ impl Disk for FencedDisk {
 
     async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
         let permit = self.association.enter()?;
-        self.store.zero(&self.slice, offset, length, permit).await
+        self.store
+            .zero(&self.slice, offset, length, self.carried(), permit)
+            .await
     }
 
     async fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError> {
         let permit = self.association.enter()?;
-        self.store.zero(&self.slice, offset, length, permit).await
+        self.store
+            .zero(&self.slice, offset, length, self.carried(), permit)
+            .await
     }
 }
 

@@ -155,6 +155,9 @@ impl Slices {
             }
         }
         end(&fence.shut()).await;
+        if !known {
+            self.store.new_engine(&slice);
+        }
         if self.closing.is_cancelled() || self.store.slice(slice.uid()).is_none() {
             return Err(Refusal::Busy);
         }

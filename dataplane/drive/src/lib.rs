@@ -10,6 +10,7 @@
 //! | [`gate`] | who is admitted |
 //! | [`vendor`] | inspect, put document generation |
 //! | [`document`] | reading the document |
+//! | [`session`] | whether what was written can be lost |
 //! | [`process`] | open, serve, close, report |
 //! | [`control`] | the link to the operator |
 
@@ -19,6 +20,7 @@ pub mod document;
 pub mod fence;
 pub mod gate;
 pub mod process;
+pub mod session;
 pub mod store;
 pub mod superblock;
 pub mod vendor;

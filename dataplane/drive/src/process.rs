@@ -3,6 +3,7 @@
 use crate::adopt::{self, Decision, Refused};
 use crate::document::{self, DocumentError};
 use crate::gate::{SliceGate, Slices};
+use crate::session;
 use crate::store::{Store, StoreError};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use weft_block::{DiskError, FileMedium, Medium, OpenError};
 use weft_spec::DOCUMENT_VERSION;
-use weft_spec::drive::{DriveDocument, DriveState, DriveStatus, Medium as Place};
+use weft_spec::drive::{DriveDocument, DriveHealth, DriveState, DriveStatus, Medium as Place};
 use weft_spec::ids::DocumentGeneration;
 use weft_transport::target::{self, Limits};
 
@@ -79,6 +80,7 @@ impl Process {
             capacity: 0,
             free: 0,
             slices: vec![],
+            health: DriveHealth::default(),
         };
         Arc::new(Self {
             documents: watch::Sender::new(document),
@@ -130,6 +132,7 @@ impl Process {
         tokio::select! {
             ended = target::serve(listener, Arc::new(SliceGate(slices.clone())), Limits::default()) => Ok(ended?),
             () = self.follow(&slices) => Ok(()),
+            () = slices.store().scrub() => Ok(()),
             failed = failure.wait_for(Option::is_some) => {
                 let reason = failed.ok().and_then(|reason| reason.clone()).unwrap_or_default();
                 anyhow::bail!("the store must be opened again: {reason}")
@@ -142,6 +145,10 @@ impl Process {
         let Some(slices) = self.slices() else { return };
         if tokio::time::timeout(CLOSING, slices.close()).await.is_err() {
             tracing::warn!("commands in flight do not end; leaving them");
+            return;
+        }
+        if let Err(error) = slices.store().close().await {
+            tracing::warn!(error = chain(&error), "not closed in order");
         }
     }
 
@@ -278,7 +285,9 @@ impl Process {
         if superblock.document_generation > document.generation {
             return Err(Unopened::Outdated(superblock.document_generation));
         }
-        Ok(Store::open(Arc::new(medium), superblock)?)
+        let (Place::File { path, .. } | Place::Device { path }) = &document.medium;
+        let opening = session::opening(path);
+        Ok(Store::open(Arc::new(medium), superblock, opening)?)
     }
 
     fn report(&self, state: DriveState, reason: &str, message: String) {
@@ -295,13 +304,19 @@ impl Process {
         status.document_generation = store.superblock().document_generation;
         (status.capacity, status.free) = (store.capacity(), store.free());
         status.slices = slices.status();
+        status.health = DriveHealth {
+            incarnation: store.superblock().incarnation,
+            corrupt: store.corrupt_blocks(),
+            scrub: store.scrub_progress(),
+        };
     }
 
     fn tell(&self) {
         self.status.send_modify(|status| self.refresh(status));
     }
 
-    /// Tells when slices, fences or connections change, and when much space was given or freed.
+    /// Tells when slices, fences or connections change, when a block is found corrupt or is
+    /// mended, and when much space was given or freed.
     async fn follow(&self, slices: &Slices) {
         let (mut changes, mut progress) = (slices.changes(), slices.store().progress());
         loop {
@@ -310,8 +325,12 @@ impl Process {
                 moved = progress.changed() => moved.map(|()| false),
             };
             let Ok(worth_telling) = changed else { return };
-            let told = self.status.borrow().free;
+            let (told, corrupt) = {
+                let status = self.status.borrow();
+                (status.free, status.health.corrupt.clone())
+            };
             let moved = slices.store().free().abs_diff(told);
+            let worth_telling = worth_telling || slices.store().corrupt_blocks() != corrupt;
             if worth_telling || moved >= slices.store().capacity() / TOLD_SHARE {
                 self.tell();
             }

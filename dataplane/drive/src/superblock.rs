@@ -1,5 +1,5 @@
-//! The superblock: two copies in the first MiB, written in turn (on-disk format 0,
-//! `docs/decisions/002-on-disk-format-0.md`).
+//! The superblock: two copies in the first MiB, written in turn (on-disk format 1,
+//! `docs/decisions/013-on-disk-format-1.md`).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
@@ -8,8 +8,8 @@ use weft_spec::ids::{ClusterUid, DocumentGeneration, DriveUid};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Version of everything on the medium. 0 has no checksums of data, no stamps and no log.
-pub const FORMAT: u32 = 0;
+/// Version of everything on the medium. 0 had no checksums of data, no stamps and no log.
+pub const FORMAT: u32 = 1;
 /// Bytes of a chunk.
 pub const CHUNK: u64 = 64 << 10;
 /// Smallest medium that is worth the metadata.
@@ -23,6 +23,15 @@ const COPIES: [u64; 2] = [0, CHUNK];
 /// a full chunk map, its copy-on-write and the store's growth by doubling can take.
 const METADATA_FLOOR: u64 = 16 * MIB;
 const METADATA_SHARE: u64 = 512;
+/// Bytes of the log that every drive has at least.
+const LOG_FLOOR: u64 = 4 * MIB;
+const LOG_SHARE: u64 = 1024;
+/// More than this is never waiting to be folded.
+const LOG_MOST: u64 = 64 * MIB;
+/// Chunks whose checksums share a page.
+pub const CHUNKS_PER_PAGE: u64 = 56;
+/// Two copies of a checksum page.
+pub const PAGE_PAIR: u64 = 2 * weft_block::BLOCK;
 const BLOCK: usize = weft_block::BLOCK as usize;
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -42,7 +51,16 @@ struct Raw {
     chunks: U64,
     metadata_length: U64,
     document_generation: U64,
-    rest: [u8; BLOCK - 112],
+    log_start: U64,
+    log_size: U64,
+    sums_start: U64,
+    log_epoch: U64,
+    log_offset: U64,
+    log_sequence: U64,
+    session: [u8; 16],
+    incarnation: [u8; 16],
+    clean: U64,
+    rest: [u8; BLOCK - 200],
 }
 
 const _: () = assert!(size_of::<Raw>() == BLOCK);
@@ -54,6 +72,12 @@ pub struct Geometry {
     pub metadata_start: u64,
     /// Bytes of the metadata region.
     pub metadata_size: u64,
+    /// First byte of the log.
+    pub log_start: u64,
+    /// Bytes of the log.
+    pub log_size: u64,
+    /// First byte of the checksum area.
+    pub sums_start: u64,
     /// First byte of chunk 0.
     pub data_start: u64,
     /// Number of chunks.
@@ -64,12 +88,30 @@ impl Geometry {
     /// The layout of a new drive of `size` bytes, if that is enough.
     pub fn of(size: u64) -> Option<Self> {
         let metadata_size = METADATA_FLOOR + size / METADATA_SHARE / MIB * MIB;
-        let data_start = MIB + metadata_size;
-        let chunks = size.checked_sub(data_start)? / CHUNK;
-        let fits = size >= SMALLEST && chunks > 0 && chunks < u64::from(u32::MAX);
+        let log_size = (LOG_FLOOR + size / LOG_SHARE / MIB * MIB).min(LOG_MOST);
+        let geometry = Self::with(size, metadata_size, log_size)?;
+        (size >= SMALLEST).then_some(geometry)
+    }
+
+    /// The layout with these regions.
+    pub(crate) fn with(size: u64, metadata_size: u64, log_size: u64) -> Option<Self> {
+        let log_start = MIB + metadata_size;
+        let sums_start = log_start + log_size;
+        let left = size.checked_sub(sums_start)?;
+        // As many groups of chunks with their pair of pages as fit, then the part of one more.
+        let group = CHUNKS_PER_PAGE * CHUNK + PAGE_PAIR;
+        let rest = (left % group).saturating_sub(PAGE_PAIR + CHUNK) / CHUNK;
+        let chunks = left / group * CHUNKS_PER_PAGE + rest;
+        let pages = chunks.div_ceil(CHUNKS_PER_PAGE) * PAGE_PAIR;
+        let data_start = (sums_start + pages).next_multiple_of(CHUNK);
+        let chunks = chunks.min(size.checked_sub(data_start)? / CHUNK);
+        let fits = chunks > 0 && chunks < u64::from(u32::MAX);
         fits.then_some(Self {
             metadata_start: MIB,
             metadata_size,
+            log_start,
+            log_size,
+            sums_start,
             data_start,
             chunks,
         })
@@ -81,9 +123,21 @@ impl Geometry {
             .checked_mul(CHUNK)
             .and_then(|data| data.checked_add(self.data_start));
         let metadata = self.metadata_start.checked_add(self.metadata_size);
+        let log = self.log_start.checked_add(self.log_size);
+        let pages = self
+            .chunks
+            .div_ceil(CHUNKS_PER_PAGE)
+            .checked_mul(PAGE_PAIR)
+            .and_then(|pages| pages.checked_add(self.sums_start));
+        let blocks = [self.log_start, self.log_size, self.sums_start];
         self.metadata_start >= MIB
+            && self.chunks > 0
             && self.chunks < u64::from(u32::MAX)
-            && metadata.is_some_and(|end| end <= self.data_start)
+            && self.log_size >= 4 * weft_block::BLOCK
+            && blocks.iter().all(|at| at.is_multiple_of(weft_block::BLOCK))
+            && metadata.is_some_and(|end| end <= self.log_start)
+            && log.is_some_and(|end| end <= self.sums_start)
+            && pages.is_some_and(|end| end <= self.data_start)
             && data.is_some_and(|end| end <= size)
     }
 }
@@ -103,6 +157,26 @@ pub struct Superblock {
     pub metadata_length: u64,
     /// Greatest document generation accepted.
     pub document_generation: DocumentGeneration,
+    /// Kernel boot and device that last served it. While it is the same, nothing that was
+    /// written can be gone.
+    pub session: Uuid,
+    /// Changes only when acknowledged bytes may be gone.
+    pub incarnation: Uuid,
+    /// Closed in order: everything is durable and folded.
+    pub clean: bool,
+    /// Where the log goes on.
+    pub log: LogStart,
+}
+
+/// Where the first record lies that is not known to be folded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LogStart {
+    /// Records of another epoch do not count.
+    pub epoch: u64,
+    /// Bytes from the start of the log.
+    pub offset: u64,
+    /// Of that record.
+    pub sequence: u64,
 }
 
 /// What the two copies say together.
@@ -119,6 +193,22 @@ pub enum Copies {
 }
 
 impl Superblock {
+    /// Of a medium that was never served.
+    pub fn new(drive: DriveUid, cluster: ClusterUid, geometry: Geometry) -> Self {
+        Self {
+            counter: 0,
+            drive,
+            cluster,
+            geometry,
+            metadata_length: 0,
+            document_generation: DocumentGeneration(0),
+            session: Uuid::nil(),
+            incarnation: Uuid::new_v4(),
+            clean: true,
+            log: LogStart::default(),
+        }
+    }
+
     fn encode(&self) -> AlignedBuf {
         let mut raw = Raw {
             magic: MAGIC,
@@ -134,7 +224,16 @@ impl Superblock {
             chunks: self.geometry.chunks.into(),
             metadata_length: self.metadata_length.into(),
             document_generation: self.document_generation.0.into(),
-            rest: [0; BLOCK - 112],
+            log_start: self.geometry.log_start.into(),
+            log_size: self.geometry.log_size.into(),
+            sums_start: self.geometry.sums_start.into(),
+            log_epoch: self.log.epoch.into(),
+            log_offset: self.log.offset.into(),
+            log_sequence: self.log.sequence.into(),
+            session: self.session.into_bytes(),
+            incarnation: self.incarnation.into_bytes(),
+            clean: u64::from(self.clean).into(),
+            rest: [0; BLOCK - 200],
         };
         raw.checksum = digest(raw.as_bytes()).into();
         AlignedBuf::copy_of(raw.as_bytes())
@@ -157,10 +256,21 @@ impl Superblock {
         let geometry = Geometry {
             metadata_start: raw.metadata_start.get(),
             metadata_size: raw.metadata_size.get(),
+            log_start: raw.log_start.get(),
+            log_size: raw.log_size.get(),
+            sums_start: raw.sums_start.get(),
             data_start: raw.data_start.get(),
             chunks: raw.chunks.get(),
         };
-        if !geometry.is_sane(size) || raw.metadata_length.get() > geometry.metadata_size {
+        let log = LogStart {
+            epoch: raw.log_epoch.get(),
+            offset: raw.log_offset.get(),
+            sequence: raw.log_sequence.get(),
+        };
+        let in_log =
+            log.offset < geometry.log_size.max(1) && log.offset.is_multiple_of(weft_block::BLOCK);
+        if !geometry.is_sane(size) || !in_log || raw.metadata_length.get() > geometry.metadata_size
+        {
             return Copies::Damaged;
         }
         Copies::Good(Self {
@@ -170,6 +280,10 @@ impl Superblock {
             geometry,
             metadata_length: raw.metadata_length.get(),
             document_generation: DocumentGeneration(raw.document_generation.get()),
+            session: Uuid::from_bytes(raw.session),
+            incarnation: Uuid::from_bytes(raw.incarnation),
+            clean: raw.clean.get() != 0,
+            log,
         })
     }
 
@@ -237,7 +351,7 @@ impl Superblocks {
     }
 }
 
-fn digest(bytes: &[u8]) -> u32 {
+pub(crate) fn digest(bytes: &[u8]) -> u32 {
     // CRC32C (RFC 3720) is 32 bits wide; the library answers with the width of its widest.
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
 }
@@ -248,14 +362,8 @@ mod tests {
     use weft_block::MemoryDisk;
 
     fn new_on(medium: &Arc<MemoryDisk>) -> Superblocks {
-        let now = Superblock {
-            counter: 0,
-            drive: DriveUid::random(),
-            cluster: ClusterUid::random(),
-            geometry: Geometry::of(Medium::size(&**medium)).unwrap(),
-            metadata_length: 0,
-            document_generation: DocumentGeneration(0),
-        };
+        let geometry = Geometry::of(Medium::size(&**medium)).unwrap();
+        let now = Superblock::new(DriveUid::random(), ClusterUid::random(), geometry);
         Superblocks::new(medium.clone(), now)
     }
 
@@ -304,10 +412,18 @@ mod tests {
     }
 
     #[test]
-    fn a_drive_of_one_gibibyte_keeps_most_of_it_for_data() {
-        let geometry = Geometry::of(1 << 30).unwrap();
-        assert_eq!(geometry.data_start % MIB, 0);
-        assert!(geometry.chunks * CHUNK > (1 << 30) * 98 / 100);
+    fn a_small_drive_keeps_most_of_it_for_data() {
+        for (size, percent) in [(256 << 20, 91), (1 << 30, 97), (16 << 30, 99)] {
+            let geometry = Geometry::of(size).unwrap();
+            assert!(geometry.is_sane(size));
+            assert!(
+                geometry.chunks * CHUNK > size * percent / 100,
+                "{geometry:?}"
+            );
+        }
+        for size in (SMALLEST..SMALLEST + (8 << 20)).step_by(4096) {
+            assert!(Geometry::of(size).unwrap().is_sane(size), "{size}");
+        }
         assert_eq!(Geometry::of(SMALLEST - 4096), None);
     }
 }

@@ -22,6 +22,7 @@ fn status(drive: DriveUid, free: u64) -> DriveStatus {
         capacity: 100,
         free,
         slices: vec![],
+        health: weft_spec::drive::DriveHealth::default(),
     }
 }
 

@@ -2,10 +2,13 @@
 //! Decides which chunks a request touches; does no I/O.
 
 use super::bitmap::FreeMap;
-use super::tables::{Change, ChunkIndex, ChunkNumber, SliceNumber};
+use super::hot::Hot;
+use super::pending::Pending;
+use super::tables::{ChunkIndex, ChunkNumber, SliceNumber};
 use crate::superblock::CHUNK;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use weft_block::BLOCK;
 
 /// Entries of the chunk map that are cached and loaded together: 4 KiB for 64 MiB of a slice.
 pub const LEAF: u32 = 1024;
@@ -32,6 +35,13 @@ impl Piece {
     /// Whether it is the whole chunk.
     pub fn is_whole(&self) -> bool {
         self.length == CHUNK
+    }
+
+    /// The blocks of the chunk, a bit each.
+    pub fn mask(&self) -> u16 {
+        let (first, count) = (self.within / BLOCK, self.length / BLOCK);
+        // At most 16 blocks.
+        (((1u32 << count) - 1) << first) as u16
     }
 
     fn leaf(&self, slice: SliceNumber) -> LeafKey {
@@ -84,12 +94,17 @@ pub fn extend(extents: &mut Vec<Extent>, chunk: ChunkNumber, piece: &Piece) {
     }
 }
 
-/// The part of the chunk map that a request needs is not in memory.
+/// Why a request cannot be planned yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Missing(pub LeafKey);
+pub enum NotYet {
+    /// This part of the chunk map is not in memory.
+    Missing(LeafKey),
+    /// Another request has blocks of it in use.
+    Locked,
+}
 
-/// Where the bytes of a request are, and the chunks pinned for it.
-pub type Placed = (Vec<Extent>, Vec<ChunkNumber>);
+/// Where the pieces of a request are; those without a chunk are left out.
+pub type Placed = Vec<(Piece, ChunkNumber)>;
 
 /// What one look at the map finds for the pieces of a write.
 #[derive(Debug, Default)]
@@ -107,19 +122,17 @@ pub struct WriteRound {
 /// What one look at the map finds for a range that shall be zeros.
 #[derive(Debug, Default)]
 pub struct ZeroRound {
-    /// Whole chunks that the slice has no longer.
-    pub changes: Vec<Change>,
-    /// Parts of chunks that it keeps, pinned.
+    /// Whole chunks that the slice gives up, locked.
+    pub whole: Vec<(Piece, ChunkNumber)>,
+    /// Parts of chunks that it keeps, pinned and locked.
     pub parts: Vec<(Piece, ChunkNumber)>,
-    /// Chunks that a write is being given.
+    /// Chunks that others use.
     pub blocked: Vec<Piece>,
 }
 
 struct Leaf {
     /// Chunk number + 1; 0 for none.
     entries: Box<[u32; LEAF as usize]>,
-    /// Changes of it that are not durable yet: it cannot be dropped.
-    busy: u32,
     used: u64,
 }
 
@@ -137,10 +150,17 @@ pub struct Core {
     freeing: u32,
     pins: HashMap<ChunkNumber, Pin>,
     leaves: HashMap<LeafKey, Leaf>,
-    loading: HashSet<LeafKey>,
+    /// Leaves being loaded, and the number of folds before the load began.
+    loading: HashMap<LeafKey, u64>,
     fresh: HashSet<(SliceNumber, ChunkIndex)>,
+    /// Blocks that a write, or a read that must be certain, has in use.
+    locks: HashMap<(SliceNumber, ChunkIndex), u16>,
     mapped: HashMap<SliceNumber, u32>,
     clock: u64,
+    /// What is not folded yet.
+    pub pending: Pending,
+    /// Which regions are hot.
+    pub hot: Hot,
 }
 
 impl Core {
@@ -151,16 +171,19 @@ impl Core {
             freeing: 0,
             pins: HashMap::new(),
             leaves: HashMap::new(),
-            loading: HashSet::new(),
+            loading: HashMap::new(),
             fresh: HashSet::new(),
+            locks: HashMap::new(),
             mapped,
             clock: 0,
+            pending: Pending::default(),
+            hot: Hot::default(),
         }
     }
 
-    /// Free chunks.
+    /// Chunks of no slice. Those that wait for a flush are given after it, which who needs one asks for.
     pub fn free(&self) -> u64 {
-        u64::from(self.free.free())
+        u64::from(self.free.free() + self.freeing)
     }
 
     /// Chunks that a slice has.
@@ -173,61 +196,68 @@ impl Core {
         self.mapped(slice) == 0 && !self.fresh.iter().any(|(owner, _)| *owner == slice)
     }
 
-    /// Where the bytes of a read are; the rest reads as zeros. Pins what it names.
+    /// Where the bytes of a read are; the rest reads as zeros. Pins what it names, and with
+    /// `certain` locks it against writes.
     pub fn plan_read(
         &mut self,
         slice: SliceNumber,
         offset: u64,
         length: u64,
-    ) -> Result<Placed, Missing> {
+        certain: bool,
+    ) -> Result<Placed, NotYet> {
         self.require(slice, pieces(offset, length))?;
-        let (mut extents, mut chunks) = (Vec::new(), Vec::new());
-        for piece in pieces(offset, length) {
-            if let Some(chunk) = self.chunk(slice, &piece) {
-                extend(&mut extents, chunk, &piece);
-                chunks.push(chunk);
-            }
+        if certain && pieces(offset, length).any(|piece| self.is_locked(slice, &piece)) {
+            return Err(NotYet::Locked);
         }
-        self.pin(&chunks);
-        Ok((extents, chunks))
+        let placed: Placed = pieces(offset, length)
+            .filter_map(|piece| Some((piece, self.chunk(slice, &piece)?)))
+            .collect();
+        self.pin(&placed);
+        if certain {
+            self.lock(slice, &placed);
+        }
+        Ok(placed)
     }
 
-    /// Where the bytes of a write go if the slice has every chunk of it. Pins what it names.
+    /// Where the bytes of a write go if the slice has every chunk of it. Pins and locks what it
+    /// names.
     pub fn plan_overwrite(
         &mut self,
         slice: SliceNumber,
         offset: u64,
         length: u64,
-    ) -> Result<Option<Placed>, Missing> {
+    ) -> Result<Option<Placed>, NotYet> {
         self.require(slice, pieces(offset, length))?;
-        let (mut extents, mut chunks) = (Vec::new(), Vec::new());
+        let mut placed = Placed::new();
         for piece in pieces(offset, length) {
             let Some(chunk) = self.chunk(slice, &piece) else {
                 return Ok(None);
             };
-            extend(&mut extents, chunk, &piece);
-            chunks.push(chunk);
+            if self.is_locked(slice, &piece) {
+                return Err(NotYet::Locked);
+            }
+            placed.push((piece, chunk));
         }
-        self.pin(&chunks);
-        Ok(Some((extents, chunks)))
+        self.pin(&placed);
+        self.lock(slice, &placed);
+        Ok(Some(placed))
     }
 
-    /// Gives a chunk to each piece that has none. Pins the mapped ones.
-    pub fn plan_write(
-        &mut self,
-        slice: SliceNumber,
-        todo: &[Piece],
-    ) -> Result<WriteRound, Missing> {
+    /// Gives a chunk to each piece that has none. Pins and locks the mapped ones.
+    pub fn plan_write(&mut self, slice: SliceNumber, todo: &[Piece]) -> Result<WriteRound, NotYet> {
         self.require(slice, todo.iter().copied())?;
         let mut round = WriteRound::default();
         for piece in todo {
             if let Some(chunk) = self.chunk(slice, piece) {
-                round.mapped.push((*piece, chunk));
+                if self.is_locked(slice, piece) {
+                    round.blocked.push(*piece);
+                } else {
+                    round.mapped.push((*piece, chunk));
+                }
             } else if self.fresh.contains(&(slice, piece.index)) {
                 round.blocked.push(*piece);
             } else if let Some(chunk) = self.free.take() {
                 self.fresh.insert((slice, piece.index));
-                self.busy(piece.leaf(slice), 1);
                 round.fresh.push((*piece, chunk));
             } else if self.freeing > 0 {
                 round.blocked.push(*piece);
@@ -235,8 +265,8 @@ impl Core {
                 round.full = true;
             }
         }
-        let chunks: Vec<_> = round.mapped.iter().map(|(_, chunk)| *chunk).collect();
-        self.pin(&chunks);
+        self.pin(&round.mapped);
+        self.lock(slice, &round.mapped);
         Ok(round)
     }
 
@@ -244,103 +274,128 @@ impl Core {
     pub fn forget(&mut self, slice: SliceNumber, fresh: &[(Piece, ChunkNumber)]) {
         for (piece, chunk) in fresh {
             self.fresh.remove(&(slice, piece.index));
-            self.busy(piece.leaf(slice), -1);
             self.free.release(*chunk);
         }
     }
 
-    /// Takes the whole chunks of the range from the slice. Pins the parts.
-    pub fn plan_zero(&mut self, slice: SliceNumber, todo: &[Piece]) -> Result<ZeroRound, Missing> {
+    /// Names the whole chunks of the range that the slice is to give up, and the parts that are
+    /// to be written with zeros. Pins and locks both.
+    pub fn plan_zero(&mut self, slice: SliceNumber, todo: &[Piece]) -> Result<ZeroRound, NotYet> {
         self.require(slice, todo.iter().copied())?;
         let mut round = ZeroRound::default();
         for piece in todo {
-            if self.fresh.contains(&(slice, piece.index)) {
-                round.blocked.push(*piece);
-                continue;
-            }
             let Some(chunk) = self.chunk(slice, piece) else {
+                if self.fresh.contains(&(slice, piece.index)) {
+                    round.blocked.push(*piece);
+                }
                 continue;
             };
-            if piece.is_whole() {
-                self.set(slice, piece.index, None);
-                self.busy(piece.leaf(slice), 1);
-                self.freeing += 1;
-                round.changes.push(Change::Unmap(slice, piece.index, chunk));
+            if self.is_locked(slice, piece) {
+                round.blocked.push(*piece);
+            } else if piece.is_whole() {
+                round.whole.push((*piece, chunk));
             } else {
                 round.parts.push((*piece, chunk));
             }
         }
-        let chunks: Vec<_> = round.parts.iter().map(|(_, chunk)| *chunk).collect();
-        self.pin(&chunks);
+        for named in [&round.whole, &round.parts] {
+            self.pin(named);
+            self.lock(slice, named);
+        }
         Ok(round)
     }
 
-    /// Takes in a change that is durable now.
-    pub fn settle(&mut self, change: &Change) {
-        match *change {
-            Change::Map(slice, index, chunk) => {
-                self.fresh.remove(&(slice, index));
-                self.set(slice, index, Some(chunk));
-                self.busy((slice, index.0 / LEAF), -1);
-                *self.mapped.entry(slice).or_default() += 1;
-            }
-            Change::Unmap(slice, index, chunk) => {
-                self.busy((slice, index.0 / LEAF), -1);
-                if let Some(count) = self.mapped.get_mut(&slice) {
-                    *count = count.saturating_sub(1);
-                }
-                self.release(chunk);
-            }
-            Change::Delete(row) => {
-                self.mapped.remove(&row.number);
-                self.leaves.retain(|(slice, _), _| *slice != row.number);
-            }
-            Change::Put(_) => {}
-        }
+    /// Whether chunks wait for a flush before they can be given again.
+    pub fn is_freeing(&self) -> bool {
+        self.freeing > 0
     }
 
-    /// Takes in the chunks of a deleted slice.
-    pub fn settle_deleted(&mut self, chunks: &[ChunkNumber]) {
-        for chunk in chunks {
-            self.freeing += 1;
-            self.release(*chunk);
-        }
+    /// The slice has this chunk: that is in the log.
+    pub fn allocated(&mut self, slice: SliceNumber, index: ChunkIndex, chunk: ChunkNumber) {
+        self.fresh.remove(&(slice, index));
+        self.set(slice, index, Some(chunk));
+        *self.mapped.entry(slice).or_default() += 1;
     }
 
-    /// Ends the use of chunks by a request; true if one became free by that.
-    pub fn unpin(&mut self, chunks: &[ChunkNumber]) -> bool {
-        let mut freed = false;
-        for chunk in chunks {
+    /// The slice does not have the chunk any more: that is in the log.
+    pub fn unmapped(&mut self, slice: SliceNumber, index: ChunkIndex) {
+        self.set(slice, index, None);
+        if let Some(count) = self.mapped.get_mut(&slice) {
+            *count = count.saturating_sub(1);
+        }
+        self.freeing += 1;
+    }
+
+    /// These chunks belong to nobody, and that is durable.
+    pub fn freed(&mut self, chunks: &[ChunkNumber]) {
+        chunks.iter().for_each(|chunk| self.release(*chunk));
+    }
+
+    /// A slice is gone, durably, and these were its chunks.
+    pub fn deleted(&mut self, slice: SliceNumber, chunks: &[ChunkNumber]) {
+        self.mapped.remove(&slice);
+        self.leaves.retain(|(owner, _), _| *owner != slice);
+        self.hot.forget(slice);
+        self.freeing += chunks.len() as u32;
+        self.freed(chunks);
+    }
+
+    /// Ends the use of chunks by a request.
+    pub fn unpin(&mut self, placed: &[(Piece, ChunkNumber)]) {
+        for (_, chunk) in placed {
             let Some(pin) = self.pins.get_mut(chunk) else {
                 continue;
             };
             pin.requests -= 1;
             if pin.requests == 0 && self.pins.remove(chunk).is_some_and(|pin| pin.dying) {
                 self.release(*chunk);
-                freed = true;
             }
         }
-        freed
+    }
+
+    /// Lets others have the blocks.
+    pub fn unlock(&mut self, slice: SliceNumber, placed: &[(Piece, ChunkNumber)]) {
+        for (piece, _) in placed {
+            if let Some(mask) = self.locks.get_mut(&(slice, piece.index)) {
+                *mask &= !piece.mask();
+                if *mask == 0 {
+                    self.locks.remove(&(slice, piece.index));
+                }
+            }
+        }
     }
 
     /// Says that the caller loads this leaf; false if another one does or it is there.
     pub fn begin_load(&mut self, key: LeafKey) -> bool {
-        !self.leaves.contains_key(&key) && self.loading.insert(key)
+        let mine = !self.leaves.contains_key(&key) && !self.loading.contains_key(&key);
+        if mine {
+            self.loading.insert(key, self.pending.folds());
+        }
+        mine
     }
 
     /// Whether someone loads this leaf.
     pub fn is_loading(&self, key: LeafKey) -> bool {
-        self.loading.contains(&key)
+        self.loading.contains_key(&key)
     }
 
-    /// Takes in a loaded leaf, or that it could not be loaded.
+    /// Takes in a loaded leaf, or that it could not be loaded. One that was read while the map
+    /// was being folded is not taken: it is to be loaded again.
     pub fn end_load(&mut self, key: LeafKey, found: Option<&[(ChunkIndex, ChunkNumber)]>) {
-        self.loading.remove(&key);
+        let begun = self.loading.remove(&key);
         let Some(found) = found else { return };
+        if begun != Some(self.pending.folds()) {
+            return;
+        }
         let mut entries = Box::new([0; LEAF as usize]);
         for (index, chunk) in found {
             if let Some(entry) = entries.get_mut((index.0 % LEAF) as usize) {
                 *entry = chunk.0 + 1;
+            }
+        }
+        for (index, chunk) in self.pending.map_of(key) {
+            if let Some(entry) = entries.get_mut((index.0 % LEAF) as usize) {
+                *entry = chunk.map_or(0, |chunk| chunk.0 + 1);
             }
         }
         self.make_room();
@@ -349,7 +404,6 @@ impl Core {
             key,
             Leaf {
                 entries,
-                busy: 0,
                 used: self.clock,
             },
         );
@@ -359,8 +413,11 @@ impl Core {
         if self.leaves.len() < MAX_LEAVES {
             return;
         }
-        let idle = self.leaves.iter().filter(|(_, leaf)| leaf.busy == 0);
-        if let Some(oldest) = idle.min_by_key(|(_, leaf)| leaf.used).map(|(key, _)| *key) {
+        let leaves = self.leaves.iter();
+        if let Some(oldest) = leaves
+            .min_by_key(|(_, leaf)| leaf.used)
+            .map(|(key, _)| *key)
+        {
             self.leaves.remove(&oldest);
         }
     }
@@ -369,7 +426,7 @@ impl Core {
         &mut self,
         slice: SliceNumber,
         pieces: impl Iterator<Item = Piece>,
-    ) -> Result<(), Missing> {
+    ) -> Result<(), NotYet> {
         self.clock += 1;
         let mut last = None;
         for piece in pieces {
@@ -377,7 +434,7 @@ impl Core {
             if last == Some(key) {
                 continue;
             }
-            self.leaves.get_mut(&key).ok_or(Missing(key))?.used = self.clock;
+            self.leaves.get_mut(&key).ok_or(NotYet::Missing(key))?.used = self.clock;
             last = Some(key);
         }
         Ok(())
@@ -396,16 +453,21 @@ impl Core {
         }
     }
 
-    fn busy(&mut self, key: LeafKey, by: i32) {
-        if let Some(leaf) = self.leaves.get_mut(&key) {
-            leaf.busy = leaf.busy.saturating_add_signed(by);
+    fn pin(&mut self, placed: &[(Piece, ChunkNumber)]) {
+        for (_, chunk) in placed {
+            self.pins.entry(*chunk).or_default().requests += 1;
         }
     }
 
-    fn pin(&mut self, chunks: &[ChunkNumber]) {
-        for chunk in chunks {
-            self.pins.entry(*chunk).or_default().requests += 1;
+    fn lock(&mut self, slice: SliceNumber, placed: &[(Piece, ChunkNumber)]) {
+        for (piece, _) in placed {
+            *self.locks.entry((slice, piece.index)).or_default() |= piece.mask();
         }
+    }
+
+    fn is_locked(&self, slice: SliceNumber, piece: &Piece) -> bool {
+        let locked = self.locks.get(&(slice, piece.index)).copied();
+        locked.unwrap_or(0) & piece.mask() != 0
     }
 
     /// Gives a chunk that nothing maps any more back, now or when the last request leaves it.

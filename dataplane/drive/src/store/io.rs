@@ -1,18 +1,23 @@
 //! Reads, writes and zeros of a slice.
 //!
 //! A request brings a *permit*, dropped when nothing of it can touch the medium any more, which
-//! may be later than its future: what runs on a thread or changes tables goes on to its end when
+//! may be later than its future: what runs on a thread or changes the map goes on to its end when
 //! the caller leaves.
 
-use super::core::{Extent, LEAF, Missing, Piece, WriteRound, extend, pieces};
-use super::tables::{Change, ChunkNumber};
+use super::commit::{Broken, Wanted};
+use super::core::{LEAF, LeafKey, NotYet, Piece, Placed, pieces};
+use super::held::{Heated, Held, Verified};
+use super::hot::{Entered, Mark, regions};
+use super::sums::Sums;
+use super::tables::ChunkNumber;
 use super::{Slice, Store};
 use crate::superblock::CHUNK;
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
-use weft_block::{AlignedBuf, BLOCK, DiskError, ErrorKind, Write};
+use weft_block::{BLOCK, DiskError, ErrorKind, Write};
+use weft_spec::drive::Config;
 
-/// Most chunks looked at in one step of a long discard, and freed in one transaction.
+/// Most chunks looked at in one step of a long discard, and freed in one record.
 const ZERO_STEP: u64 = LEAF as u64 * CHUNK;
 
 /// Runs what blocks on a thread for such work.
@@ -27,56 +32,93 @@ pub async fn blocking<T: Send + 'static>(
     }
 }
 
-/// Chunks that a request uses; they are not given to others meanwhile.
-struct Pins {
-    store: Arc<Store>,
-    chunks: Vec<ChunkNumber>,
-}
-
-impl Drop for Pins {
-    fn drop(&mut self) {
-        let freed = self.store.core().unpin(&self.chunks);
-        if freed {
-            self.store.advance();
-        }
-    }
+/// What a write says of itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Carried {
+    /// In-sync set that it was sent under; 0 from an engine without one.
+    pub config: Config,
+    /// The engine and its number.
+    pub mark: Mark,
 }
 
 impl Store {
-    /// Fills `into` from `offset`.
+    /// Fills `into` from `offset`. A block that is not what was written is never given.
     pub async fn read(
         self: &Arc<Self>,
-        slice: &Slice,
+        slice: &Arc<Slice>,
         offset: u64,
         into: &mut BytesMut,
         permit: impl Send + 'static,
     ) -> Result<(), DiskError> {
         let length = into.len() as u64;
         slice.check("read", offset, length)?;
-        let (extents, chunks) = loop {
-            let plan = self.core().plan_read(slice.number(), offset, length);
-            match plan {
-                Ok(plan) => break plan,
-                Err(missing) => self.load(missing).await?,
+        self.used();
+        self.read_quietly(slice, offset, into, permit).await
+    }
+
+    /// A read that does not count as use of the drive.
+    pub(super) async fn read_quietly(
+        self: &Arc<Self>,
+        slice: &Arc<Slice>,
+        offset: u64,
+        into: &mut BytesMut,
+        permit: impl Send + 'static,
+    ) -> Result<(), DiskError> {
+        let length = into.len() as u64;
+        let mut permit = Some(permit);
+        for certain in [false, true] {
+            let held = self
+                .hold(slice, certain, |core| {
+                    core.plan_read(slice.number(), offset, length, certain)
+                })
+                .await?;
+            if held.placed.is_empty() {
+                into.fill(0);
+                return Ok(());
             }
-        };
-        if extents.is_empty() {
-            into.fill(0);
-            return Ok(());
+            let mut buffer = std::mem::take(into);
+            let kept = permit.take();
+            let (buffer, kept, verified) = blocking(move || {
+                let verified = held.read_verified(&mut buffer);
+                drop(held);
+                Ok((buffer, kept, verified))
+            })
+            .await?;
+            (*into, permit) = (buffer, kept);
+            match verified? {
+                Verified::Good => return Ok(()),
+                // It may have been written just now: look again while nobody writes.
+                Verified::Differs(_) if !certain => {}
+                Verified::Differs(block) => return Err(self.corrupt(slice, block)),
+            }
         }
-        let pins = Pins {
-            store: self.clone(),
-            chunks,
-        };
-        let mut buffer = std::mem::take(into);
-        let (buffer, done) = blocking(move || {
-            let done = pins.store.read_extents(&extents, &mut buffer);
-            drop((pins, permit));
-            Ok((buffer, done))
-        })
-        .await?;
-        *into = buffer;
-        done
+        Ok(())
+    }
+
+    /// Plans with what the plan needs in memory and unlocked.
+    async fn hold(
+        self: &Arc<Self>,
+        slice: &Arc<Slice>,
+        locked: bool,
+        mut plan: impl FnMut(&mut super::core::Core) -> Result<Placed, NotYet>,
+    ) -> Result<Held, DiskError> {
+        loop {
+            let mut unlocked = std::pin::pin!(self.unlocked.notified());
+            unlocked.as_mut().enable();
+            let planned = plan(&mut self.core());
+            match planned {
+                Ok(placed) => {
+                    return Ok(Held {
+                        store: self.clone(),
+                        slice: slice.clone(),
+                        placed,
+                        locked,
+                    });
+                }
+                Err(NotYet::Missing(key)) => self.load(key).await?,
+                Err(NotYet::Locked) => unlocked.await,
+            }
+        }
     }
 
     /// Writes `data` at `offset`. With [`Write::Durable`] it is kept through a power cut.
@@ -86,49 +128,49 @@ impl Store {
         offset: u64,
         data: Bytes,
         mode: Write,
+        carried: Carried,
         permit: impl Send + 'static,
     ) -> Result<(), DiskError> {
-        slice.check("write", offset, data.len() as u64)?;
-        let plan = loop {
-            let plan = self
-                .core()
-                .plan_overwrite(slice.number(), offset, data.len() as u64);
-            match plan {
-                Ok(plan) => break plan,
-                Err(missing) => self.load(missing).await?,
-            }
-        };
-        let (store, slice) = (self.clone(), slice.clone());
-        match plan {
-            Some((extents, chunks)) => {
-                let pins = Pins { store, chunks };
-                blocking(move || {
-                    let done = pins.store.write_extents(&extents, &data, mode);
-                    drop((pins, permit));
-                    done
-                })
-                .await
-            }
-            None => {
-                self.to_its_end(async move {
-                    let done = store.write_allocating(&slice, offset, data, mode).await;
-                    drop(permit);
-                    done
-                })
-                .await
-            }
+        let length = data.len() as u64;
+        slice.check("write", offset, length)?;
+        slice.check_config(carried.config)?;
+        let heated = self.heat(slice, offset, length, carried.mark).await?;
+        let mut mapped = true;
+        let held = self
+            .hold(slice, true, |core| {
+                let plan = core.plan_overwrite(slice.number(), offset, length)?;
+                mapped = plan.is_some();
+                Ok(plan.unwrap_or_default())
+            })
+            .await?;
+        if mapped {
+            blocking(move || {
+                let done = held.overwrite(&data, carried.config);
+                drop((held, heated, permit));
+                done
+            })
+            .await?;
+        } else {
+            drop(held);
+            let (store, slice) = (self.clone(), slice.clone());
+            self.to_its_end(async move {
+                let done = store.write_allocating(&slice, offset, data, carried).await;
+                drop((heated, permit));
+                done
+            })
+            .await?;
+        }
+        match mode {
+            Write::Cached => Ok(()),
+            Write::Durable => self.log(Wanted::Flush).await,
         }
     }
 
     /// Makes every acknowledged write durable.
     pub async fn flush(self: &Arc<Self>, permit: impl Send + 'static) -> Result<(), DiskError> {
-        let medium = self.medium.clone();
-        blocking(move || {
-            let done = medium.flush();
-            drop(permit);
-            done
-        })
-        .await
+        let done = self.log(Wanted::Flush).await;
+        drop(permit);
+        done
     }
 
     /// Makes the range read as zeros; whole chunks of it are freed.
@@ -137,17 +179,25 @@ impl Store {
         slice: &Arc<Slice>,
         offset: u64,
         length: u64,
+        carried: Carried,
         permit: impl Send + 'static,
     ) -> Result<(), DiskError> {
         slice.check("write zeroes", offset, length)?;
+        slice.check_config(carried.config)?;
         if self.core().is_blank(slice.number()) {
             return Ok(());
         }
         let (store, slice) = (self.clone(), slice.clone());
         self.to_its_end(async move {
-            let done = store.zero_steps(&slice, offset, length).await;
+            let mut done = 0;
+            let mut result = Ok(());
+            while done < length && result.is_ok() {
+                let step = (length - done).min(ZERO_STEP - (offset + done) % ZERO_STEP);
+                result = store.zero_step(&slice, offset + done, step, carried).await;
+                done += step;
+            }
             drop(permit);
-            done
+            result
         })
         .await
     }
@@ -166,29 +216,68 @@ impl Store {
         }
     }
 
+    /// Makes the regions of a write hot, durably, before it is begun.
+    async fn heat(
+        self: &Arc<Self>,
+        slice: &Arc<Slice>,
+        offset: u64,
+        length: u64,
+        mark: Mark,
+    ) -> Result<Heated, DiskError> {
+        self.broken()?;
+        self.used();
+        if self.core().pending.unlogged() >= self.most_unlogged() {
+            self.log(Wanted::Flush).await?;
+        }
+        loop {
+            let keys = regions(slice.number(), offset, length);
+            let entered = self.core().hot.enter(keys, mark);
+            let Entered::Cold(cold) = entered else {
+                return Ok(Heated {
+                    store: self.clone(),
+                    slice: slice.clone(),
+                    offset,
+                    length,
+                });
+            };
+            if self.breakage.is(Broken::NoHeat) {
+                self.core().hot.recorded(&cold, mark);
+                continue;
+            }
+            self.log(Wanted::Heat(cold, mark)).await?;
+        }
+    }
+
     async fn write_allocating(
         self: &Arc<Self>,
-        slice: &Slice,
+        slice: &Arc<Slice>,
         offset: u64,
         data: Bytes,
-        mode: Write,
+        carried: Carried,
     ) -> Result<(), DiskError> {
         let number = slice.number();
         let mut todo: Vec<Piece> = pieces(offset, data.len() as u64).collect();
         while !todo.is_empty() {
+            let mut unlocked = std::pin::pin!(self.unlocked.notified());
+            unlocked.as_mut().enable();
             let mut progress = self.progress.subscribe();
             let round = self.core().plan_write(number, &todo);
             let round = match round {
                 Ok(round) => round,
-                Err(missing) => {
-                    self.load(missing).await?;
+                Err(NotYet::Missing(key)) => {
+                    self.load(key).await?;
+                    continue;
+                }
+                Err(NotYet::Locked) => {
+                    unlocked.await;
                     continue;
                 }
             };
-            let chunks = round.mapped.iter().map(|(_, chunk)| *chunk).collect();
-            let pins = Pins {
+            let held = Held {
                 store: self.clone(),
-                chunks,
+                slice: slice.clone(),
+                placed: round.mapped.clone(),
+                locked: true,
             };
             if round.full {
                 self.forget(slice, &round.fresh);
@@ -198,113 +287,122 @@ impl Store {
                 ));
             }
             if round.mapped.is_empty() && round.fresh.is_empty() {
-                // The sender lives as long as this store.
-                let _ = progress.changed().await;
+                drop(held);
+                self.broken()?;
+                if self.core().is_freeing() {
+                    self.log(Wanted::Flush).await?;
+                }
+                tokio::select! {
+                    () = unlocked => {}
+                    // The sender lives as long as this store.
+                    _ = progress.changed() => {}
+                }
                 continue;
             }
             let bytes = data.clone();
             let (round, written) = blocking(move || {
-                let written = pins.store.write_round(&round, &bytes, mode);
-                drop(pins);
+                let written = held
+                    .overwrite(&bytes, carried.config)
+                    .and_then(|()| held.write_fresh(&round, &bytes, carried.config));
+                drop(held);
                 Ok((round, written))
             })
             .await?;
-            if let Err(error) = written {
-                self.forget(slice, &round.fresh);
-                return Err(error);
-            }
-            let fresh = round.fresh.iter();
-            self.commit(
-                fresh
-                    .map(|(piece, chunk)| Change::Map(number, piece.index, *chunk))
-                    .collect(),
-            )
-            .await?;
+            let fresh = match written {
+                Ok(fresh) => fresh,
+                Err(error) => {
+                    self.forget(slice, &round.fresh);
+                    return Err(error);
+                }
+            };
+            self.record_fresh(slice, fresh).await?;
             todo = round.blocked;
         }
         Ok(())
+    }
+
+    async fn record_fresh(
+        self: &Arc<Self>,
+        slice: &Arc<Slice>,
+        fresh: Vec<(Piece, ChunkNumber, Sums)>,
+    ) -> Result<(), DiskError> {
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        if self.breakage.is(Broken::LateAllocation) {
+            let mut core = self.core();
+            for (piece, chunk, sums) in &fresh {
+                core.allocated(slice.number(), piece.index, *chunk);
+                core.pending
+                    .wrote((slice.number(), piece.index), *chunk, sums);
+            }
+            return Ok(());
+        }
+        self.log(Wanted::Allocate(slice.number(), fresh)).await
     }
 
     fn forget(&self, slice: &Slice, fresh: &[(Piece, ChunkNumber)]) {
         self.core().forget(slice.number(), fresh);
+        self.unlocked.notify_waiters();
         self.advance();
-    }
-
-    async fn zero_steps(
-        self: &Arc<Self>,
-        slice: &Slice,
-        offset: u64,
-        length: u64,
-    ) -> Result<(), DiskError> {
-        let mut done = 0;
-        while done < length {
-            let step = (length - done).min(ZERO_STEP - (offset + done) % ZERO_STEP);
-            self.zero_step(slice, offset + done, step).await?;
-            done += step;
-        }
-        Ok(())
     }
 
     async fn zero_step(
         self: &Arc<Self>,
-        slice: &Slice,
+        slice: &Arc<Slice>,
         offset: u64,
         length: u64,
+        carried: Carried,
     ) -> Result<(), DiskError> {
+        let _heated = self.heat(slice, offset, length, carried.mark).await?;
         let mut todo: Vec<Piece> = pieces(offset, length).collect();
         while !todo.is_empty() {
+            let mut unlocked = std::pin::pin!(self.unlocked.notified());
+            unlocked.as_mut().enable();
             let mut progress = self.progress.subscribe();
             let round = self.core().plan_zero(slice.number(), &todo);
             let round = match round {
                 Ok(round) => round,
-                Err(missing) => {
-                    self.load(missing).await?;
+                Err(NotYet::Missing(key)) => {
+                    self.load(key).await?;
+                    continue;
+                }
+                Err(NotYet::Locked) => {
+                    unlocked.await;
                     continue;
                 }
             };
-            let idle = round.changes.is_empty() && round.parts.is_empty();
-            let zeroed = self.zero_parts(round.parts).await;
-            // The map has changed in memory: it must change on the medium whatever happened.
-            self.commit(round.changes).await?;
-            zeroed?;
+            let idle = round.whole.is_empty() && round.parts.is_empty();
+            let hold = |placed| Held {
+                store: self.clone(),
+                slice: slice.clone(),
+                placed,
+                locked: true,
+            };
+            let (whole, parts) = (hold(round.whole), hold(round.parts));
+            if !parts.placed.is_empty() {
+                blocking(move || parts.zero(carried.config)).await?;
+            }
+            if !whole.placed.is_empty() {
+                let placed = whole.placed.clone();
+                self.log(Wanted::Unmap(slice.number(), placed, carried.config))
+                    .await?;
+            }
+            drop(whole);
             todo = round.blocked;
             if idle && !todo.is_empty() {
-                let _ = progress.changed().await;
+                self.broken()?;
+                tokio::select! {
+                    () = unlocked => {}
+                    _ = progress.changed() => {}
+                }
             }
         }
         Ok(())
     }
 
-    async fn zero_parts(
-        self: &Arc<Self>,
-        parts: Vec<(Piece, ChunkNumber)>,
-    ) -> Result<(), DiskError> {
-        let chunks: Vec<_> = parts.iter().map(|(_, chunk)| *chunk).collect();
-        let pins = Pins {
-            store: self.clone(),
-            chunks,
-        };
-        if parts.is_empty() {
-            return Ok(());
-        }
-        blocking(move || {
-            let store = &pins.store;
-            let zeros = AlignedBuf::zeroed(CHUNK as usize);
-            let done = parts.iter().try_for_each(|(piece, chunk)| {
-                let at = store.data_start + u64::from(chunk.0) * CHUNK + piece.within;
-                store
-                    .medium
-                    .write_at(at, &zeros[..piece.length as usize], Write::Cached)
-            });
-            drop(pins);
-            done
-        })
-        .await
-    }
-
     /// Brings a leaf of the chunk map into memory, or waits until another request has.
-    async fn load(self: &Arc<Self>, missing: Missing) -> Result<(), DiskError> {
-        let Missing(key) = missing;
+    async fn load(self: &Arc<Self>, key: LeafKey) -> Result<(), DiskError> {
         let mut progress = self.progress.subscribe();
         let mine = self.core().begin_load(key);
         if !mine {
@@ -331,54 +429,29 @@ impl Store {
         .await
     }
 
-    fn read_extents(&self, extents: &[Extent], buffer: &mut [u8]) -> Result<(), DiskError> {
-        let mut zeroed = 0;
-        for extent in extents {
-            let (start, end) = (extent.buffer.start, extent.buffer.end);
-            buffer[zeroed..start].fill(0);
-            self.medium
-                .read_at(self.data_start + extent.offset, &mut buffer[start..end])?;
-            zeroed = end;
-        }
-        buffer[zeroed..].fill(0);
-        Ok(())
+    /// First byte of a chunk on the medium.
+    pub(super) fn place(&self, chunk: ChunkNumber) -> u64 {
+        self.geometry.data_start + u64::from(chunk.0) * CHUNK
     }
 
-    fn write_extents(&self, extents: &[Extent], data: &[u8], mode: Write) -> Result<(), DiskError> {
-        extents.iter().try_for_each(|extent| {
-            self.medium.write_at(
-                self.data_start + extent.offset,
-                &data[extent.buffer.clone()],
-                mode,
-            )
-        })
-    }
-
-    /// Writes what a round decided. Chunks that are new are written whole, and need not be
-    /// durable here: their commit flushes.
-    fn write_round(&self, round: &WriteRound, data: &[u8], mode: Write) -> Result<(), DiskError> {
-        let mut mapped = Vec::new();
-        round
-            .mapped
-            .iter()
-            .for_each(|(piece, chunk)| extend(&mut mapped, *chunk, piece));
-        self.write_extents(&mapped, data, mode)?;
-        let mut whole = Vec::new();
-        for (piece, chunk) in &round.fresh {
-            if piece.is_whole() {
-                extend(&mut whole, *chunk, piece);
-                continue;
+    /// Newest checksums of a chunk, every block known.
+    pub(super) fn sums(&self, chunk: ChunkNumber) -> Result<Sums, DiskError> {
+        loop {
+            let (newest, folds) = {
+                let core = self.core();
+                (core.pending.sums(chunk), core.pending.folds())
+            };
+            if newest.mask == u16::MAX {
+                return Ok(newest);
             }
-            let mut image = AlignedBuf::zeroed(CHUNK as usize);
-            let (within, length) = (piece.within as usize, piece.length as usize);
-            image[within..within + length].copy_from_slice(&data[piece.at..piece.at + length]);
-            self.medium.write_at(
-                self.data_start + u64::from(chunk.0) * CHUNK,
-                &image,
-                Write::Cached,
-            )?;
+            let mut sums = self.area.get(chunk)?;
+            let core = self.core();
+            sums.overlay(&core.pending.sums(chunk));
+            // A fold between the two looks moved what was pending into the page.
+            if core.pending.folds() == folds {
+                return Ok(sums);
+            }
         }
-        self.write_extents(&whole, data, Write::Cached)
     }
 }
 
@@ -400,5 +473,16 @@ impl Slice {
                 self.size()
             ),
         ))
+    }
+
+    /// Refuses a write of another config than that of the record.
+    fn check_config(&self, carried: Config) -> Result<(), DiskError> {
+        match self.config() {
+            Some(config) if config != carried => Err(DiskError::new(
+                ErrorKind::ReadOnly,
+                format!("a write of config {carried:?} to a slice of config {config:?}"),
+            )),
+            _ => Ok(()),
+        }
     }
 }

@@ -2,42 +2,63 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `core.rs` | the state in memory; decides, does no I/O |
-//! | `io.rs` | reads, writes and zeros: what waits |
-//! | `commit.rs` | group commit of changes of the tables |
-//! | `slices.rs` | allocation, deletion, records of slices |
+//! | `core.rs`, `pending.rs`, `hot.rs` | the state in memory; decides, does no I/O |
+//! | `io.rs`, `held.rs` | reads, writes and zeros: what waits, and what is done at the medium |
+//! | `commit.rs` | the one task that writes the log and folds it |
+//! | `recover.rs` | what is found at the start |
+//! | `scrub.rs` | the check of everything stored |
+//! | `slices.rs` | allocation, growth, deletion, records of slices |
 //! | `tables.rs`, `backend.rs` | the tables in redb, and the region of the medium under it |
+//! | `log.rs`, `sums.rs` | the log, the checksum area |
+//! | `ask.rs` | what changed since a config, the hot set, hashes |
 //! | `bitmap.rs` | free chunks |
 //!
-//! What holds after the death of the process or a power cut at any point:
+//! What holds after the death of the process or a power cut at any point
+//! (`docs/decisions/013-on-disk-format-1.md`):
 //!
-//! 1. A chunk new to a slice is written whole (the data, zeros around it) before the mapping is
-//!    committed, and the commit flushes first. So no slice ever shows another's bytes.
-//! 2. The write that needed the chunk is acknowledged after the commit.
-//! 3. A chunk is free for others only after the commit that takes it away is durable and the
-//!    last request that uses it has ended.
+//! 1. A chunk new to a slice is written whole (the data, zeros around it), and is the slice's
+//!    after a power cut only if that is durable. So no slice ever shows another's bytes.
+//! 2. The write that needed the chunk is acknowledged after the log has it.
+//! 3. A chunk is free for others only after it is durable that it was taken away, and the last
+//!    request that uses it has ended.
+//! 4. A block is served only if it matches its checksum; which one that is survives both.
 
+mod ask;
 mod backend;
 mod bitmap;
 mod commit;
 mod core;
+mod held;
+mod hot;
 mod io;
+pub mod log;
+mod pending;
+mod recover;
+mod scrub;
 mod slices;
+mod sums;
 mod tables;
 #[cfg(test)]
 mod tests;
 
-use crate::superblock::{CHUNK, Superblock, Superblocks};
-use bitmap::FreeMap;
-use commit::Queue;
+use crate::superblock::{CHUNK, Geometry, Superblock, Superblocks};
+use commit::{Queue, Wanted};
 use core::Core;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use log::Log;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tables::{SliceNumber, Tables};
-use tokio::sync::watch;
-use weft_block::{DiskError, Medium};
+use sums::{Area, BLOCKS};
+use tables::Tables;
+use tokio::sync::{Notify, watch};
+use uuid::Uuid;
+use weft_block::{DiskError, ErrorKind, Medium};
+use weft_spec::drive::{CorruptBlock, ScrubProgress};
 use weft_spec::ids::{DocumentGeneration, SliceUid};
 
+pub use ask::Changes;
+pub use commit::{Breakage, Broken};
+pub use hot::{Mark, REGION};
+pub use io::Carried;
 pub use slices::{AllocateError, Slice};
 pub use tables::SliceRow;
 
@@ -55,22 +76,46 @@ pub enum StoreError {
     Damaged(String),
 }
 
+/// Most corrupt blocks told.
+const TOLD: usize = 64;
+
+/// How a store is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening {
+    /// The kernel's boot and the device: while it is the same, no power was lost and no device
+    /// came back with less than was written to it. Nil proves nothing.
+    pub session: Uuid,
+    /// The medium never keeps half of a block of 4096 bytes.
+    pub atomic: bool,
+    /// For tests of the tests.
+    pub breakage: Breakage,
+}
+
 /// See the module.
 pub struct Store {
     medium: Arc<dyn Medium>,
     superblocks: Arc<Superblocks>,
     tables: Arc<Tables>,
-    data_start: u64,
-    chunks: u64,
+    geometry: Geometry,
+    area: Area,
+    log: Mutex<Log>,
     core: Mutex<Core>,
     queue: Mutex<Queue>,
     directory: Mutex<Directory>,
     /// Held while slices are made, deleted or recorded: one at a time.
     administration: tokio::sync::Mutex<()>,
-    /// Counts whatever a waiting request may wait for.
+    /// Counts whatever a waiting request may wait for, and a status would show.
     progress: watch::Sender<u64>,
+    /// Told whenever blocks are not in use any more.
+    unlocked: Notify,
     /// Why nothing more can be recorded, once that is so: the process must start again.
     failure: watch::Sender<Option<String>>,
+    /// Blocks that do not read as they were written.
+    corrupt: Mutex<BTreeSet<CorruptBlock>>,
+    breakage: Breakage,
+    /// Told of each request.
+    in_use: Notify,
+    scrubbed: Mutex<Option<ScrubProgress>>,
 }
 
 #[derive(Default)]
@@ -81,62 +126,106 @@ struct Directory {
 }
 
 impl Store {
-    /// Opens the store of a medium that carries `superblock`; makes the tables of a new one.
-    /// Blocks its caller.
-    pub fn open(medium: Arc<dyn Medium>, superblock: Superblock) -> Result<Arc<Self>, StoreError> {
+    /// Opens the store of a medium that carries `superblock`; makes the tables of a new one, and
+    /// recovers what an unclean end left. Blocks its caller.
+    pub fn open(
+        medium: Arc<dyn Medium>,
+        superblock: Superblock,
+        opening: Opening,
+    ) -> Result<Arc<Self>, StoreError> {
         let geometry = superblock.geometry;
+        let area = Area::new(medium.clone(), &geometry, superblock.drive);
         let superblocks = Arc::new(Superblocks::new(medium.clone(), superblock));
         let tables = Tables::open(backend::Region::new(medium.clone(), superblocks.clone()))?;
-        let mut free = FreeMap::new(geometry.chunks as u32);
-        let mut mapped: HashMap<SliceNumber, u32> = HashMap::new();
-        let mut damage = None;
-        let loaded = tables.load(|slice, index, chunk| {
-            if !free.mark(chunk) {
-                damage = Some(format!(
-                    "{chunk:?}, of {slice:?} at {index:?}, is mapped twice or is none"
-                ));
-            }
-            *mapped.entry(slice).or_default() += 1;
-        })?;
-        if let Some(damage) = damage {
-            return Err(StoreError::Damaged(damage));
-        }
-        if let Some(orphan) = mapped
-            .keys()
-            .find(|number| !loaded.slices.iter().any(|row| row.number == **number))
-        {
-            return Err(StoreError::Damaged(format!(
-                "{orphan:?} has chunks but is no slice"
-            )));
-        }
-        let slices = loaded
-            .slices
-            .into_iter()
-            .map(|row| (row.uid, Arc::new(Slice::new(row))))
-            .collect();
-        let directory = Directory {
-            slices,
-            tombstones: loaded.tombstones.into_iter().collect(),
-            next_number: loaded.next_number,
-        };
+        let found = recover::recover(&medium, &superblocks, &tables, &area, opening)?;
         Ok(Arc::new(Self {
             medium,
             superblocks,
             tables: Arc::new(tables),
-            data_start: geometry.data_start,
-            chunks: geometry.chunks,
-            core: Mutex::new(Core::new(free, mapped)),
+            geometry,
+            area,
+            log: Mutex::new(found.log),
+            core: Mutex::new(found.core),
             queue: Mutex::new(Queue::default()),
-            directory: Mutex::new(directory),
+            directory: Mutex::new(found.directory),
             administration: tokio::sync::Mutex::new(()),
             progress: watch::Sender::new(0),
+            unlocked: Notify::new(),
             failure: watch::Sender::new(None),
+            corrupt: Mutex::default(),
+            breakage: opening.breakage,
+            in_use: Notify::new(),
+            scrubbed: Mutex::default(),
         }))
+    }
+
+    /// Makes everything durable and says on the medium that it is. The caller has ended all I/O.
+    pub async fn close(self: &Arc<Self>) -> Result<(), DiskError> {
+        self.log(Wanted::Fold).await?;
+        let superblocks = self.superblocks.clone();
+        io::blocking(move || superblocks.update(|now| now.clean = true)).await
+    }
+
+    /// Blocks that do not read as they were written, and were not written since; the first 64.
+    pub fn corrupt_blocks(&self) -> Vec<CorruptBlock> {
+        self.corrupted().iter().copied().take(TOLD).collect()
+    }
+
+    /// Reports a block once, and gives what its reader gets.
+    fn corrupt(&self, slice: &Slice, block: u64) -> DiskError {
+        let found = CorruptBlock {
+            slice: slice.uid(),
+            block,
+        };
+        let mut corrupt = self.corrupted();
+        if corrupt.len() < TOLD && corrupt.insert(found) {
+            tracing::error!(slice = %found.slice, block, "the block is not what was written");
+            self.advance();
+        }
+        DiskError::new(
+            ErrorKind::MediaRead,
+            format!(
+                "block {block} of slice {} is not what was written",
+                found.slice
+            ),
+        )
+    }
+
+    /// Blocks from the first of a chunk were written: what was wrong there is gone.
+    fn mended(&self, slice: &Slice, written: &[(u64, u16)]) {
+        let mut corrupt = self.corrupted();
+        if corrupt.is_empty() {
+            return;
+        }
+        let before = corrupt.len();
+        corrupt.retain(|found| {
+            let hit = |(first, mask): &(u64, u16)| {
+                let at = found.block.wrapping_sub(*first);
+                at < BLOCKS as u64 && mask & 1 << at != 0
+            };
+            found.slice != slice.uid() || !written.iter().any(hit)
+        });
+        if corrupt.len() != before {
+            self.advance();
+        }
+    }
+
+    fn corrupted(&self) -> MutexGuard<'_, BTreeSet<CorruptBlock>> {
+        self.corrupt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How far the check of everything stored has come.
+    pub fn scrub_progress(&self) -> Option<ScrubProgress> {
+        *self.scrubbed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn used(&self) {
+        self.in_use.notify_one();
     }
 
     /// Bytes that slices can use.
     pub fn capacity(&self) -> u64 {
-        self.chunks * CHUNK
+        self.geometry.chunks * CHUNK
     }
 
     /// Bytes not in any chunk of a slice.

@@ -1,9 +1,14 @@
 //! The tables in the metadata region, and the transactions on them. Blocks its caller.
 
 use super::backend::Region;
-use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
+use super::hot::{Mark, RegionKey};
+use super::pending::Folding;
+use crate::superblock::LogStart;
+use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use uuid::Uuid;
+use weft_spec::drive::{Config, SliceRecord};
 use weft_spec::ids::{Boot, DocumentGeneration, FencePair, SliceUid, Term, VolumeUid};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -14,6 +19,15 @@ const SLICES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("slices");
 const TOMBSTONES: TableDefinition<'_, u128, u32> = TableDefinition::new("tombstones");
 /// Slice number (high half) and chunk index in the slice (low half), to the chunk's number.
 const CHUNKS: TableDefinition<'_, u64, u32> = TableDefinition::new("chunks");
+
+/// Slice number and chunk index of chunks that were freed, to the config since which.
+const HOLES: TableDefinition<'_, u64, u64> = TableDefinition::new("holes");
+/// Slice number and region of hot regions, to term, boot and number of the last write known.
+const HOT: TableDefinition<'_, u64, (u64, u64, u64)> = TableDefinition::new("hot");
+/// Slice uid to its record, as JSON.
+const RECORDS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("records");
+/// Epoch, offset and sequence of the first record of the log that is not in these tables.
+const FOLDED: TableDefinition<'_, (), (u64, u64, u64)> = TableDefinition::new("folded");
 
 /// Memory for pages of the tables: the chunk map has a cache of its own above this.
 const CACHE: usize = 512 << 10;
@@ -61,17 +75,15 @@ struct RawRow {
     number: U32,
 }
 
-/// One change of the tables.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Change {
-    /// This slice is recorded so, new or not.
-    Put(SliceRow),
-    /// This slice is gone with all its chunks, and its uid for good.
-    Delete(SliceRow),
-    /// The slice has this chunk from now on.
-    Map(SliceNumber, ChunkIndex, ChunkNumber),
-    /// The slice does not have this chunk any more.
-    Unmap(SliceNumber, ChunkIndex, ChunkNumber),
+/// What a fold takes into the tables.
+#[derive(Debug)]
+pub struct Fold<'a> {
+    /// Chunk map and holes.
+    pub pending: &'a Folding,
+    /// The whole hot set.
+    pub hot: &'a [(RegionKey, Mark)],
+    /// The log up to here.
+    pub log: LogStart,
 }
 
 /// Everything but the chunk map, as found at the start.
@@ -83,6 +95,12 @@ pub struct Loaded {
     pub tombstones: Vec<SliceUid>,
     /// First number never used.
     pub next_number: u32,
+    /// Regions that were hot.
+    pub hot: Vec<(RegionKey, Mark)>,
+    /// Records of slices.
+    pub records: Vec<(SliceUid, SliceRecord)>,
+    /// Up to where the log is in the tables.
+    pub folded: LogStart,
 }
 
 /// The open tables.
@@ -99,6 +117,10 @@ impl Tables {
         change.open_table(SLICES)?;
         change.open_table(TOMBSTONES)?;
         change.open_table(CHUNKS)?;
+        change.open_table(HOLES)?;
+        change.open_table(HOT)?;
+        change.open_table(RECORDS)?;
+        change.open_table(FOLDED)?;
         change.commit()?;
         Ok(Self(database))
     }
@@ -128,6 +150,27 @@ impl Tables {
             let (slice, index) = split(key.value());
             chunk(slice, index, ChunkNumber(number.value()));
         }
+        for entry in read.open_table(HOT)?.iter()? {
+            let (key, mark) = entry?;
+            let (slice, region) = split(key.value());
+            loaded.hot.push(((slice, region.0), mark_of(mark.value())));
+        }
+        for entry in read.open_table(RECORDS)?.iter()? {
+            let (uid, record) = entry?;
+            let record = serde_json::from_slice(record.value())
+                .map_err(|error| redb::Error::Corrupted(format!("a record: {error}")))?;
+            loaded
+                .records
+                .push((SliceUid(Uuid::from_u128(uid.value())), record));
+        }
+        if let Some(folded) = read.open_table(FOLDED)?.get(())? {
+            let (epoch, offset, sequence) = folded.value();
+            loaded.folded = LogStart {
+                epoch,
+                offset,
+                sequence,
+            };
+        }
         Ok(loaded)
     }
 
@@ -147,48 +190,135 @@ impl Tables {
         Ok(found)
     }
 
-    /// Makes all changes durable, or none; gives the chunks of deleted slices. Everything
-    /// written to the medium before this call is durable before the changes are.
-    pub fn commit(
+    /// The holes of the slice in this range of indexes.
+    pub fn holes(
         &self,
-        changes: impl Iterator<Item = Change>,
-    ) -> Result<Vec<ChunkNumber>, redb::Error> {
+        slice: SliceNumber,
+        range: RangeInclusive<u32>,
+    ) -> Result<Vec<(ChunkIndex, Config)>, redb::Error> {
+        let table = self.0.begin_read()?.open_table(HOLES)?;
+        let (start, end) = (ChunkIndex(*range.start()), ChunkIndex(*range.end()));
+        let mut found = Vec::new();
+        for entry in table.range(join(slice, start)..=join(slice, end))? {
+            let (key, stamp) = entry?;
+            found.push((split(key.value()).1, Config(stamp.value())));
+        }
+        Ok(found)
+    }
+
+    /// Two flushes at the end: data and pages first, then the header that makes them current.
+    /// With one, a power cut could keep the tables and lose what they speak of.
+    fn change<T>(
+        &self,
+        change: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, redb::Error> {
         let mut transaction = self.0.begin_write()?;
-        // Two flushes: data and pages first, then the header that makes them current. With one, a
-        // power cut could keep a mapping and lose the data (or zeros) written into its chunk.
         transaction.set_two_phase_commit(true);
-        let mut freed = Vec::new();
-        {
+        let result = change(&transaction)?;
+        transaction.commit()?;
+        Ok(result)
+    }
+
+    /// Records a slice, new or not.
+    pub fn put(&self, row: &SliceRow) -> Result<(), redb::Error> {
+        self.change(|transaction| {
             let mut slices = transaction.open_table(SLICES)?;
-            let mut tombstones = transaction.open_table(TOMBSTONES)?;
+            slices.insert(row.uid.0.as_u128(), encode_row(row).as_bytes())?;
+            Ok(())
+        })
+    }
+
+    /// Sets the record of a slice; holes older than this config are forgotten.
+    pub fn put_record(
+        &self,
+        row: &SliceRow,
+        record: &[u8],
+        oldest: Config,
+    ) -> Result<(), redb::Error> {
+        self.change(|transaction| {
+            let mut records = transaction.open_table(RECORDS)?;
+            records.insert(row.uid.0.as_u128(), record)?;
+            let mut holes = transaction.open_table(HOLES)?;
+            holes.retain_in(all_of(row.number), |_, stamp| stamp >= oldest.0)?;
+            Ok(())
+        })
+    }
+
+    /// Deletes a slice with everything it has, and its uid for good; gives its chunks.
+    pub fn delete(&self, row: &SliceRow) -> Result<Vec<ChunkNumber>, redb::Error> {
+        self.change(|transaction| {
+            let mut freed = Vec::new();
+            let uid = row.uid.0.as_u128();
+            transaction.open_table(SLICES)?.remove(uid)?;
+            transaction.open_table(RECORDS)?.remove(uid)?;
+            transaction
+                .open_table(TOMBSTONES)?
+                .insert(uid, row.number.0)?;
+            let all = all_of(row.number);
             let mut chunks = transaction.open_table(CHUNKS)?;
-            for change in changes {
-                match change {
-                    Change::Put(row) => {
-                        slices.insert(row.uid.0.as_u128(), encode_row(&row).as_bytes())?;
-                    }
-                    Change::Delete(row) => {
-                        slices.remove(row.uid.0.as_u128())?;
-                        tombstones.insert(row.uid.0.as_u128(), row.number.0)?;
-                        let all = join(row.number, ChunkIndex(0))
-                            ..=join(row.number, ChunkIndex(u32::MAX));
-                        chunks.retain_in(all, |_, number| {
-                            freed.push(ChunkNumber(number));
-                            false
-                        })?;
-                    }
-                    Change::Map(slice, index, number) => {
-                        chunks.insert(join(slice, index), number.0)?;
-                    }
-                    Change::Unmap(slice, index, _) => {
-                        chunks.remove(join(slice, index))?;
-                    }
+            chunks.retain_in(all.clone(), |_, number| {
+                freed.push(ChunkNumber(number));
+                false
+            })?;
+            let mut holes = transaction.open_table(HOLES)?;
+            holes.retain_in(all.clone(), |_, _| false)?;
+            let mut hot = transaction.open_table(HOT)?;
+            hot.retain_in(all, |_, _| false)?;
+            Ok(freed)
+        })
+    }
+
+    /// Takes in what the log says. Everything written to the medium before this call is durable
+    /// before the change is.
+    pub fn fold(&self, fold: &Fold<'_>) -> Result<(), redb::Error> {
+        self.change(|transaction| {
+            let mut chunks = transaction.open_table(CHUNKS)?;
+            for ((slice, index), chunk) in &fold.pending.map {
+                match chunk {
+                    Some(chunk) => drop(chunks.insert(join(*slice, *index), chunk.0)?),
+                    None => drop(chunks.remove(join(*slice, *index))?),
                 }
             }
-        }
-        transaction.commit()?;
-        Ok(freed)
+            let mut holes = transaction.open_table(HOLES)?;
+            for ((slice, index), stamp) in &fold.pending.holes {
+                match stamp {
+                    Some(stamp) => drop(holes.insert(join(*slice, *index), stamp.0)?),
+                    None => drop(holes.remove(join(*slice, *index))?),
+                }
+            }
+            let mut hot = transaction.open_table(HOT)?;
+            let mut now: BTreeMap<u64, (u64, u64, u64)> = fold.hot.iter().map(hot_entry).collect();
+            hot.retain(|key, mark| now.get(&key) == Some(&mark))?;
+            for entry in hot.iter()? {
+                now.remove(&entry?.0.value());
+            }
+            for (key, mark) in now {
+                hot.insert(key, mark)?;
+            }
+            let log = fold.log;
+            let mut folded = transaction.open_table(FOLDED)?;
+            folded.insert((), (log.epoch, log.offset, log.sequence))?;
+            Ok(())
+        })
     }
+}
+
+fn hot_entry(((slice, region), mark): &(RegionKey, Mark)) -> (u64, (u64, u64, u64)) {
+    let pair = mark.pair;
+    let value = (pair.term.0, pair.boot.0, mark.number);
+    (join(*slice, ChunkIndex(*region)), value)
+}
+
+fn mark_of((term, boot, number): (u64, u64, u64)) -> Mark {
+    let pair = FencePair {
+        term: Term(term),
+        boot: Boot(boot),
+    };
+    Mark { pair, number }
+}
+
+fn all_of(slice: SliceNumber) -> RangeInclusive<u64> {
+    join(slice, ChunkIndex(0))..=join(slice, ChunkIndex(u32::MAX))
 }
 
 fn join(slice: SliceNumber, index: ChunkIndex) -> u64 {
@@ -233,6 +363,7 @@ fn decode_row(uid: u128, bytes: &[u8]) -> Result<SliceRow, redb::Error> {
 mod tests {
     use super::*;
     use crate::superblock::{Geometry, Superblock, Superblocks};
+    use std::collections::HashMap;
     use std::sync::Arc;
     use weft_block::MemoryDisk;
     use weft_spec::ids::{ClusterUid, DriveUid};
@@ -249,43 +380,35 @@ mod tests {
     fn the_chunk_map_of_a_full_drive_fits_its_region_through_all_its_growth() {
         let geometry = Geometry::of(2 << 30).unwrap();
         assert!(geometry.chunks <= 1 << 15);
-        let superblock = Superblock {
-            counter: 0,
-            drive: DriveUid::random(),
-            cluster: ClusterUid::random(),
-            geometry,
-            metadata_length: 0,
-            document_generation: DocumentGeneration(0),
-        };
+        let superblock = Superblock::new(DriveUid::random(), ClusterUid::random(), geometry);
         let medium = Arc::new(MemoryDisk::new(geometry.data_start));
         let superblocks = Arc::new(Superblocks::new(medium.clone(), superblock));
         let tables = Tables::open(Region::new(medium, superblocks.clone())).unwrap();
         let all: Vec<_> = scattered().collect();
-        let place = |id: &u32| (SliceNumber(id % 7), ChunkIndex(id / 7), ChunkNumber(*id));
+        let fold = |ids: &[u32], mapped: bool| {
+            let place = |id: &u32| (SliceNumber(id % 7), ChunkIndex(id / 7));
+            let map = ids
+                .iter()
+                .map(|id| (place(id), mapped.then_some(ChunkNumber(*id))))
+                .collect();
+            let holes = ids
+                .iter()
+                .map(|id| (place(id), (!mapped).then_some(Config(1))))
+                .collect();
+            let sums = HashMap::new();
+            let fold = Fold {
+                pending: &Folding { sums, map, holes },
+                hot: &[],
+                log: LogStart::default(),
+            };
+            tables.fold(&fold).unwrap();
+        };
         for ids in all.chunks(2048) {
-            tables
-                .commit(
-                    ids.iter()
-                        .map(place)
-                        .map(|(slice, index, chunk)| Change::Map(slice, index, chunk)),
-                )
-                .unwrap();
+            fold(ids, true);
         }
         for ids in all.chunks(4096).step_by(2) {
-            tables
-                .commit(
-                    ids.iter()
-                        .map(place)
-                        .map(|(slice, index, chunk)| Change::Unmap(slice, index, chunk)),
-                )
-                .unwrap();
-            tables
-                .commit(
-                    ids.iter()
-                        .map(place)
-                        .map(|(slice, index, chunk)| Change::Map(slice, index, chunk)),
-                )
-                .unwrap();
+            fold(ids, false);
+            fold(ids, true);
         }
         let mut found = 0;
         tables.load(|_, _, _| found += 1).unwrap();

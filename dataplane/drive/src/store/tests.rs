@@ -1,5 +1,8 @@
 //! The store as a whole.
 
+mod crash;
+mod faults;
+mod measure;
 mod model;
 
 use super::*;
@@ -15,26 +18,39 @@ const BLOCKS: u64 = 512;
 fn superblock(medium: &dyn Medium) -> Superblock {
     match Superblock::read(medium).unwrap() {
         crate::superblock::Copies::Good(superblock) => superblock,
-        _ => Superblock {
-            counter: 0,
-            drive: DriveUid::random(),
-            cluster: ClusterUid::random(),
-            geometry: Geometry::of(medium.size()).unwrap(),
-            metadata_length: 0,
-            document_generation: DocumentGeneration(0),
-        },
+        _ => {
+            let geometry = Geometry::of(medium.size()).unwrap();
+            Superblock::new(DriveUid::random(), ClusterUid::random(), geometry)
+        }
     }
 }
 
+/// Of the one session in which no power is lost.
+const AFTER_DEATH: Opening = Opening {
+    session: Uuid::from_u128(1),
+    atomic: false,
+    breakage: Breakage(None),
+};
+/// The power was lost; the medium keeps blocks whole.
+const AFTER_CUT: Opening = Opening {
+    session: Uuid::from_u128(2),
+    atomic: true,
+    breakage: Breakage(None),
+};
+
 fn open(medium: &Arc<dyn Medium>) -> Result<Arc<Store>, StoreError> {
-    Store::open(medium.clone(), superblock(&**medium))
+    open_after(medium, AFTER_DEATH)
+}
+
+fn open_after(medium: &Arc<dyn Medium>, opening: Opening) -> Result<Arc<Store>, StoreError> {
+    Store::open(medium.clone(), superblock(&**medium), opening)
 }
 
 fn request(blocks: u64) -> SliceRequest {
     SliceRequest {
         volume: VolumeUid::random(),
         size: blocks * BLOCK,
-        overcommit_percent: 1000,
+        overcommit_percent: 2000,
     }
 }
 
@@ -45,7 +61,7 @@ fn tagged(tag: u32, blocks: u64) -> Bytes {
         .into()
 }
 
-async fn tags(store: &Arc<Store>, slice: &Slice) -> Vec<u32> {
+async fn tags(store: &Arc<Store>, slice: &Arc<Slice>) -> Vec<u32> {
     let mut bytes = BytesMut::zeroed(slice.size() as usize);
     store.read(slice, 0, &mut bytes, ()).await.unwrap();
     let blocks = bytes.chunks_exact(BLOCK as usize);
@@ -76,24 +92,55 @@ async fn a_full_drive_refuses_writes_and_takes_them_again_after_a_discard() {
         .unwrap();
     for chunk in 0..blocks / 16 {
         store
-            .write(&slice, chunk * CHUNK, tagged(7, 16), Write::Cached, ())
+            .write(
+                &slice,
+                chunk * CHUNK,
+                tagged(7, 16),
+                Write::Cached,
+                Carried::default(),
+                (),
+            )
             .await
             .unwrap();
     }
     assert_eq!(store.free(), 0);
     let at = blocks * BLOCK;
     let full = store
-        .write(&slice, at, tagged(8, 1), Write::Cached, ())
+        .write(
+            &slice,
+            at,
+            tagged(8, 1),
+            Write::Cached,
+            Carried::default(),
+            (),
+        )
         .await
         .unwrap_err();
     assert_eq!(full.kind(), ErrorKind::NoSpace);
     store
-        .write(&slice, 0, tagged(9, 16), Write::Cached, ())
+        .write(
+            &slice,
+            0,
+            tagged(9, 16),
+            Write::Cached,
+            Carried::default(),
+            (),
+        )
         .await
         .unwrap();
-    store.zero(&slice, 0, CHUNK, ()).await.unwrap();
     store
-        .write(&slice, at, tagged(8, 1), Write::Cached, ())
+        .zero(&slice, 0, CHUNK, Carried::default(), ())
+        .await
+        .unwrap();
+    store
+        .write(
+            &slice,
+            at,
+            tagged(8, 1),
+            Write::Cached,
+            Carried::default(),
+            (),
+        )
         .await
         .unwrap();
     let mut bytes = BytesMut::zeroed(CHUNK as usize);
@@ -119,12 +166,16 @@ async fn more_than_the_overcommit_is_not_promised() {
     let first = ask(100);
     store.allocate(uid, first).await.unwrap();
     store.allocate(uid, first).await.unwrap();
-    let other = SliceRequest {
+    let smaller = SliceRequest {
         size: 4096,
         ..first
     };
     assert!(matches!(
-        store.allocate(uid, other).await,
+        store.allocate(uid, smaller).await,
+        Err(AllocateError::Smaller { .. })
+    ));
+    assert!(matches!(
+        store.allocate(uid, ask(100)).await,
         Err(AllocateError::Exists { .. })
     ));
     let refused = store
@@ -143,6 +194,49 @@ async fn more_than_the_overcommit_is_not_promised() {
             Err(AllocateError::Size(_))
         ));
     }
+}
+
+#[tokio::test]
+async fn a_slice_grows_while_it_is_used_and_stays_grown() {
+    let medium: Arc<dyn Medium> = Arc::new(MemoryDisk::new(SMALLEST));
+    let store = open(&medium).unwrap();
+    let (uid, small) = (SliceUid::random(), request(BLOCKS));
+    let slice = store.allocate(uid, small).await.unwrap();
+    check_write(&store, &slice, 0, 3, BLOCKS).await;
+    let end = slice.size();
+    let beyond = store
+        .write(
+            &slice,
+            end,
+            tagged(4, 1),
+            Write::Cached,
+            Carried::default(),
+            (),
+        )
+        .await
+        .unwrap_err();
+    assert_eq!(beyond.kind(), ErrorKind::OutOfRange);
+    let large = SliceRequest {
+        size: 3 * end,
+        ..small
+    };
+    let grown = store.allocate(uid, large).await.unwrap();
+    assert!(Arc::ptr_eq(&grown, &slice), "associations see the growth");
+    assert_eq!((slice.size(), slice.row().size), (3 * end, 3 * end));
+    assert_eq!(tags(&store, &slice).await[BLOCKS as usize..], [0; 1024]);
+    check_write(&store, &slice, end, 4, 1).await;
+    let too_large = SliceRequest {
+        size: 20 * store.capacity() + CHUNK,
+        ..small
+    };
+    let refused = store.allocate(uid, too_large).await.unwrap_err();
+    assert!(matches!(refused, AllocateError::NoSpace { .. }));
+    drop((slice, grown, store));
+    let store = open(&medium).unwrap();
+    let slice = store.slice(uid).unwrap();
+    assert_eq!(slice.size(), 3 * end);
+    let tags = tags(&store, &slice).await;
+    assert_eq!((tags[0], tags[BLOCKS as usize]), (3, 4));
 }
 
 #[tokio::test]
@@ -170,7 +264,10 @@ async fn many_writers_of_shared_and_of_recycled_chunks_read_what_they_wrote() {
                 // Chunks of its own, together more than the drive has: they are recycled.
                 let at = (writer * 128 + round * 5 % 128) * CHUNK;
                 check_write(&store, &large, at, tag, 16).await;
-                store.zero(&large, at, CHUNK, ()).await.unwrap();
+                store
+                    .zero(&large, at, CHUNK, Carried::default(), ())
+                    .await
+                    .unwrap();
                 let mut bytes = BytesMut::zeroed(CHUNK as usize);
                 store.read(&large, at, &mut bytes, ()).await.unwrap();
                 assert!(bytes.iter().all(|byte| *byte == 0));
@@ -187,7 +284,14 @@ async fn many_writers_of_shared_and_of_recycled_chunks_read_what_they_wrote() {
 
 async fn check_write(store: &Arc<Store>, slice: &Arc<Slice>, at: u64, tag: u32, blocks: u64) {
     store
-        .write(slice, at, tagged(tag, blocks), Write::Cached, ())
+        .write(
+            slice,
+            at,
+            tagged(tag, blocks),
+            Write::Cached,
+            Carried::default(),
+            (),
+        )
         .await
         .unwrap();
     let mut bytes = BytesMut::zeroed((blocks * BLOCK) as usize);
@@ -213,10 +317,27 @@ async fn a_request_whose_caller_leaves_holds_its_permit_to_its_end_and_leaks_no_
             match turn % 2 {
                 0 => {
                     store
-                        .write(&slice, turn * CHUNK, tagged(5, 3), Write::Cached, permit)
+                        .write(
+                            &slice,
+                            turn * CHUNK,
+                            tagged(5, 3),
+                            Write::Cached,
+                            Carried::default(),
+                            permit,
+                        )
                         .await
                 }
-                _ => store.zero(&slice, (turn - 1) * CHUNK, CHUNK, permit).await,
+                _ => {
+                    store
+                        .zero(
+                            &slice,
+                            (turn - 1) * CHUNK,
+                            CHUNK,
+                            Carried::default(),
+                            permit,
+                        )
+                        .await
+                }
             }
         };
         let mut request = Box::pin(request);
@@ -252,7 +373,14 @@ async fn a_store_that_cannot_record_refuses_and_says_so() {
         .unwrap();
     power.cut_after(1);
     let error = store
-        .write(&slice, 0, tagged(1, 1), Write::Cached, ())
+        .write(
+            &slice,
+            0,
+            tagged(1, 1),
+            Write::Cached,
+            Carried::default(),
+            (),
+        )
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::MediaWrite);

@@ -156,7 +156,20 @@ async fn slices_are_made_and_deleted_and_each_change_is_pushed() {
         code == 507 && answer.contains("do not fit"),
         "{code} {answer}"
     );
-    assert_eq!(linked.ask(http::Method::PUT, &path, large).await.0, 409);
+    assert_eq!(linked.ask(http::Method::PUT, &path, large).await.0, 507);
+    let grown = SliceRequest {
+        size: 12 << 20,
+        ..request
+    };
+    let grown = serde_json::to_vec(&grown).unwrap();
+    let (code, answer) = linked.ask(http::Method::PUT, &path, grown).await;
+    let made: SliceStatus = serde_json::from_str(&answer).unwrap();
+    assert_eq!((code, made.size), (200, 12 << 20));
+    linked
+        .pushed(|status| status.slices.iter().any(|slice| slice.size == 12 << 20))
+        .await;
+    let (code, answer) = linked.ask(http::Method::PUT, &path, body.clone()).await;
+    assert!(code == 409 && answer.contains("shrink"), "{code} {answer}");
     assert_eq!(
         linked
             .ask(http::Method::PUT, "/slices/none", body.clone())

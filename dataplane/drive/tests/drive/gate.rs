@@ -213,7 +213,7 @@ async fn an_inspecting_host_reads_the_record_and_nothing_else() {
         Err(VendorError::InvalidField)
     );
     assert_eq!(
-        vendor.put(0xC5, 0, Bytes::new()).await,
+        vendor.put(0xF1, 0, Bytes::new()).await,
         Err(VendorError::InvalidOpcode)
     );
 
@@ -254,7 +254,10 @@ async fn an_inspecting_host_reads_the_record_and_nothing_else() {
         host_id,
         document_generation: weft_spec::ids::DocumentGeneration(7),
         peer,
+        incarnation: lab.slices.store().superblock().incarnation,
+        hot: inspection.hot,
     };
+    assert!(!expected.incarnation.is_nil());
     assert_eq!(inspection, expected);
     assert!(
         every_opcode(&engine.export.disk)

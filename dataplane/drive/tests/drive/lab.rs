@@ -4,7 +4,7 @@ use std::sync::Arc;
 use weft_block::{Medium, MemoryDisk};
 use weft_drive::adopt;
 use weft_drive::gate::{SliceGate, Slices};
-use weft_drive::store::Store;
+use weft_drive::store::{Breakage, Opening, Store};
 use weft_drive::superblock::{Geometry, SMALLEST};
 use weft_spec::DOCUMENT_VERSION;
 use weft_spec::drive::{
@@ -16,6 +16,13 @@ use weft_spec::ids::{
 use weft_spec::keys::Key;
 use weft_spec::nqn::{self, HostNqn};
 use weft_transport::target::{ConnectRequest, Gate};
+
+/// One boot of the kernel.
+const OPENING: Opening = Opening {
+    session: uuid::Uuid::from_u128(1),
+    atomic: false,
+    breakage: Breakage::NONE,
+};
 
 pub struct Lab {
     medium: Arc<MemoryDisk>,
@@ -62,7 +69,10 @@ impl Lab {
         };
         let geometry = Geometry::of(SMALLEST).unwrap();
         let superblock = adopt::format(&*medium, geometry, &document).unwrap();
-        let slices = Slices::new(Store::open(medium, superblock).unwrap(), key.clone());
+        let slices = Slices::new(
+            Store::open(medium, superblock, OPENING).unwrap(),
+            key.clone(),
+        );
         let request = SliceRequest {
             volume,
             size,
@@ -86,7 +96,7 @@ impl Lab {
             panic!("the drive is not found again")
         };
         self.slices = Slices::new(
-            Store::open(self.medium.clone(), superblock).unwrap(),
+            Store::open(self.medium.clone(), superblock, OPENING).unwrap(),
             self.key.clone(),
         );
     }

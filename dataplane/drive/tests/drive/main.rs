@@ -10,3 +10,5 @@ mod lab;
 mod network;
 #[cfg(test)]
 mod process;
+#[cfg(test)]
+mod vendor;

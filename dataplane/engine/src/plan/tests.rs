@@ -56,6 +56,8 @@ pub(crate) fn inspection(term: u64, boot: u64, generation: u64) -> SliceInspecti
         host_id: Uuid::nil(),
         document_generation: DocumentGeneration(generation),
         peer: "127.0.0.1:5000".parse().unwrap(),
+        incarnation: Uuid::nil(),
+        hot: weft_spec::drive::HotCount::default(),
     }
 }
 

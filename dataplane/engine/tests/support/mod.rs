@@ -160,6 +160,8 @@ impl Vendor for DriveVendor {
             host_id: Uuid::nil(),
             document_generation: *self.0.generation.borrow(),
             peer: self.1,
+            incarnation: Uuid::nil(),
+            hot: weft_spec::drive::HotCount::default(),
         };
         Ok(serde_json::to_vec(&inspection).unwrap().into())
     }

@@ -134,7 +134,14 @@ impl World {
                 };
                 let data = tagged(tag, blocks);
                 let done = store
-                    .write(&slice_of(model), offset * BLOCK, data, mode, ())
+                    .write(
+                        &slice_of(model),
+                        offset * BLOCK,
+                        data,
+                        mode,
+                        Carried::default(),
+                        (),
+                    )
                     .await;
                 model.change(offset, blocks, tag, durable && done.is_ok());
                 done?;
@@ -144,7 +151,13 @@ impl World {
                     return Ok(());
                 };
                 let done = store
-                    .zero(&slice_of(model), offset * BLOCK, blocks * BLOCK, ())
+                    .zero(
+                        &slice_of(model),
+                        offset * BLOCK,
+                        blocks * BLOCK,
+                        Carried::default(),
+                        (),
+                    )
                     .await;
                 model.change(offset, blocks, 0, false);
                 done?;
@@ -238,7 +251,7 @@ proptest! {
             let mut choice = choices.iter().cycle();
             let cut = power.after_power_cut(|_, versions| choice.next().map_or(0, |choice| choice % (versions + 1)));
             let medium: Arc<dyn Medium> = Arc::new(MemoryDisk::from_bytes(cut));
-            world.check(&open(&medium).unwrap(), false).await;
+            world.check(&open_after(&medium, AFTER_CUT).unwrap(), false).await;
         });
     }
 
@@ -319,7 +332,9 @@ async fn live_until(cut: u64, steps: &[Step], kept: Kept) -> bool {
         (Kept::Metadata, false) | (Kept::Data, true) => 0,
     });
     let medium: Arc<dyn Medium> = Arc::new(MemoryDisk::from_bytes(left));
-    world.check(&open(&medium).unwrap(), false).await;
+    world
+        .check(&open_after(&medium, AFTER_CUT).unwrap(), false)
+        .await;
     whole
 }
 

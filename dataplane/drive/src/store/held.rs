@@ -1,0 +1,214 @@
+//! What a request holds while it is at the medium, and what it does there. Blocks its caller.
+
+use super::core::{Piece, Placed, WriteRound, extend};
+use super::hot::regions;
+use super::sums::{BLOCKS, Sums, salted};
+use super::tables::ChunkNumber;
+use super::{Slice, Store};
+use crate::superblock::CHUNK;
+use std::sync::Arc;
+use weft_block::{AlignedBuf, BLOCK, DiskError, ErrorKind, Write};
+use weft_spec::drive::Config;
+
+/// Chunks that a request uses: not given to others meanwhile, and the locked ones not written.
+pub struct Held {
+    /// Of this store.
+    pub store: Arc<Store>,
+    /// Of this slice.
+    pub slice: Arc<Slice>,
+    /// The chunks, pinned.
+    pub placed: Placed,
+    /// Its blocks in them are locked.
+    pub locked: bool,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.placed.is_empty() {
+            return;
+        }
+        let mut core = self.store.core();
+        core.unpin(&self.placed);
+        if self.locked {
+            core.unlock(self.slice.number(), &self.placed);
+        }
+        drop(core);
+        self.store.unlocked.notify_waiters();
+    }
+}
+
+/// Regions that a request writes: they stay hot.
+pub struct Heated {
+    /// Of this store.
+    pub store: Arc<Store>,
+    /// Of this slice.
+    pub slice: Arc<Slice>,
+    /// First byte of the write.
+    pub offset: u64,
+    /// Bytes of the write.
+    pub length: u64,
+}
+
+impl Drop for Heated {
+    fn drop(&mut self) {
+        let keys = regions(self.slice.number(), self.offset, self.length);
+        self.store.core().hot.leave(keys);
+    }
+}
+
+/// What a look at a chunk's blocks found.
+pub enum Verified {
+    /// As written.
+    Good,
+    /// This block of the slice is not what was written, or is being written.
+    Differs(u64),
+}
+
+impl Held {
+    /// Fills `buffer` and compares what has chunks with its checksums.
+    pub fn read_verified(&self, buffer: &mut [u8]) -> Result<Verified, DiskError> {
+        let mut extents = Vec::new();
+        for (piece, chunk) in &self.placed {
+            extend(&mut extents, *chunk, piece);
+        }
+        let mut zeroed = 0;
+        for extent in extents {
+            let (start, end) = (extent.buffer.start, extent.buffer.end);
+            buffer[zeroed..start].fill(0);
+            let at = self.store.geometry.data_start + extent.offset;
+            let read = self.store.medium.read_at(at, &mut buffer[start..end]);
+            if let Err(error) = read {
+                let block = self.unreadable_block();
+                return block.map(Verified::Differs).ok_or(error);
+            }
+            zeroed = end;
+        }
+        buffer[zeroed..].fill(0);
+        for (piece, chunk) in &self.placed {
+            let sums = self.store.sums(*chunk)?;
+            let data = &buffer[piece.at..piece.at + piece.length as usize];
+            let found = self.sums_of(piece, data, Config::default());
+            let differs = |at: &usize| found.blocks[*at] != sums.blocks[*at];
+            let known = (0..BLOCKS).filter(|at| found.mask & 1 << at != 0);
+            if let Some(at) = known.clone().find(differs) {
+                return Ok(Verified::Differs(first_block(piece) + at as u64));
+            }
+        }
+        Ok(Verified::Good)
+    }
+
+    /// The first block of the slice that the medium does not give back.
+    fn unreadable_block(&self) -> Option<u64> {
+        let mut buffer = AlignedBuf::zeroed(BLOCK as usize);
+        self.placed.iter().find_map(|(piece, chunk)| {
+            let mut blocks = (piece.within..piece.within + piece.length).step_by(BLOCK as usize);
+            let failed = blocks.find(|within| {
+                let at = self.store.place(*chunk) + within;
+                let read = self.store.medium.read_at(at, &mut buffer);
+                read.is_err_and(|error| error.kind() == ErrorKind::MediaRead)
+            });
+            failed.map(|within| first_block(piece) + within / BLOCK)
+        })
+    }
+
+    /// Writes data; a medium that fails once is asked once more.
+    fn write_at(&self, at: u64, data: &[u8]) -> Result<(), DiskError> {
+        let medium = &self.store.medium;
+        medium
+            .write_at(at, data, Write::Cached)
+            .or_else(|_| medium.write_at(at, data, Write::Cached))
+    }
+
+    /// Checksums of the blocks of a piece.
+    fn sums_of(&self, piece: &Piece, data: &[u8], stamp: Config) -> Sums {
+        let mut sums = Sums {
+            mask: piece.mask(),
+            stamp,
+            ..Sums::default()
+        };
+        let first = (piece.within / BLOCK) as usize;
+        for (at, block) in data.chunks_exact(BLOCK as usize).enumerate() {
+            let number = first_block(piece) + (first + at) as u64;
+            sums.blocks[first + at] = salted(self.slice.uid(), number, block);
+        }
+        sums
+    }
+
+    /// Writes over chunks that the slice has.
+    pub fn overwrite(&self, data: &[u8], stamp: Config) -> Result<(), DiskError> {
+        let mut extents = Vec::new();
+        for (piece, chunk) in &self.placed {
+            extend(&mut extents, *chunk, piece);
+        }
+        for extent in &extents {
+            let at = self.store.geometry.data_start + extent.offset;
+            let bytes = &data[extent.buffer.clone()];
+            self.write_at(at, bytes)?;
+        }
+        let sums: Vec<_> = self
+            .placed
+            .iter()
+            .map(|(piece, _)| {
+                let data = &data[piece.at..piece.at + piece.length as usize];
+                self.sums_of(piece, data, stamp)
+            })
+            .collect();
+        self.wrote(&sums);
+        Ok(())
+    }
+
+    /// Writes zeros over parts of chunks that the slice has.
+    pub fn zero(&self, stamp: Config) -> Result<(), DiskError> {
+        let zeros = AlignedBuf::zeroed(CHUNK as usize);
+        let mut sums = Vec::new();
+        for (piece, chunk) in &self.placed {
+            let zeros = &zeros[..piece.length as usize];
+            let at = self.store.place(*chunk) + piece.within;
+            self.write_at(at, zeros)?;
+            sums.push(self.sums_of(piece, zeros, stamp));
+        }
+        self.wrote(&sums);
+        Ok(())
+    }
+
+    fn wrote(&self, sums: &[Sums]) {
+        let mut mended = Vec::new();
+        let mut core = self.store.core();
+        for ((piece, chunk), sums) in self.placed.iter().zip(sums) {
+            let place = (self.slice.number(), piece.index);
+            core.pending.wrote(place, *chunk, sums);
+            mended.push((first_block(piece), sums.mask));
+        }
+        drop(core);
+        self.store.mended(&self.slice, &mended);
+    }
+
+    /// Writes chunks that are new to the slice, whole.
+    pub fn write_fresh(
+        &self,
+        round: &WriteRound,
+        data: &[u8],
+        stamp: Config,
+    ) -> Result<Vec<(Piece, ChunkNumber, Sums)>, DiskError> {
+        let mut fresh = Vec::new();
+        for (piece, chunk) in &round.fresh {
+            let data = &data[piece.at..piece.at + piece.length as usize];
+            let whole = Piece {
+                within: 0,
+                length: CHUNK,
+                ..*piece
+            };
+            let mut image = AlignedBuf::zeroed(CHUNK as usize);
+            let within = piece.within as usize;
+            image[within..within + data.len()].copy_from_slice(data);
+            let at = self.store.place(*chunk);
+            self.write_at(at, &image)?;
+            fresh.push((*piece, *chunk, self.sums_of(&whole, &image, stamp)));
+        }
+        Ok(fresh)
+    }
+}
+
+fn first_block(piece: &Piece) -> u64 {
+    u64::from(piece.index.0) * BLOCKS as u64
+}

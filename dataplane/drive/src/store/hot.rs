@@ -1,0 +1,267 @@
+//! Hot regions: where writes may differ between members, or from what is recorded of them here.
+
+use super::tables::SliceNumber;
+use std::collections::HashMap;
+use weft_spec::ids::FencePair;
+
+/// Bytes of a region. See the measurement in `docs/decisions/013-on-disk-format-1.md`.
+pub const REGION: u64 = 1 << 20;
+
+/// Which region of which slice.
+pub type RegionKey = (SliceNumber, u32);
+
+/// The engine's process and its number of a write; 0 for one that carries none.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Mark {
+    /// Of the association that wrote.
+    pub pair: FencePair,
+    /// Grows within the pair.
+    pub number: u64,
+}
+
+/// One hot region.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Region {
+    /// Of its last write.
+    pub mark: Mark,
+    /// From an earlier engine: leaves only when its engine says that it is equal and flushed.
+    pub inherited: bool,
+    /// The record that says so is durable.
+    recorded: bool,
+    /// Writes in flight.
+    writers: u32,
+    /// Written since what was last made durable.
+    dirty: bool,
+    /// The members are equal here, by the engine's word, unless written since.
+    released: bool,
+}
+
+/// The hot set in memory.
+#[derive(Default)]
+pub struct Hot {
+    regions: HashMap<RegionKey, Region>,
+    checkpoints: HashMap<SliceNumber, Mark>,
+}
+
+/// What a write must do before it may write.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Entered {
+    /// Nothing.
+    Hot,
+    /// These are not recorded yet: record them, then [`Hot::recorded`], and try again.
+    Cold(Vec<RegionKey>),
+}
+
+/// The regions that a range touches.
+pub fn regions(
+    slice: SliceNumber,
+    offset: u64,
+    length: u64,
+) -> impl Iterator<Item = RegionKey> + Clone {
+    let last = (offset + length.max(1) - 1) / REGION;
+    // A slice has at most 2^48 bytes, so that the number of a region fits.
+    (offset / REGION..=last).map(move |region| (slice, region as u32))
+}
+
+impl Hot {
+    /// Takes in what was found at the start.
+    pub fn inherit(&mut self, key: RegionKey, mark: Mark) {
+        let region = Region {
+            mark,
+            inherited: mark.number != 0,
+            recorded: true,
+            writers: 0,
+            dirty: false,
+            released: false,
+        };
+        self.regions.insert(key, region);
+    }
+
+    /// Begins a write in these regions, if all of them are recorded as hot.
+    pub fn enter(&mut self, keys: impl Iterator<Item = RegionKey> + Clone, mark: Mark) -> Entered {
+        let hot = |key: &RegionKey| self.regions.get(key).is_some_and(|region| region.recorded);
+        let cold: Vec<_> = keys.clone().filter(|key| !hot(key)).collect();
+        if !cold.is_empty() {
+            return Entered::Cold(cold);
+        }
+        for key in keys {
+            if let Some(region) = self.regions.get_mut(&key) {
+                region.writers += 1;
+                region.released = false;
+                region.mark = region.mark.max(mark);
+            }
+        }
+        Entered::Hot
+    }
+
+    /// These are recorded, durably.
+    pub fn recorded(&mut self, keys: &[RegionKey], mark: Mark) {
+        for key in keys {
+            let region = self.regions.entry(*key).or_insert(Region {
+                mark,
+                inherited: false,
+                recorded: true,
+                writers: 0,
+                dirty: false,
+                released: false,
+            });
+            region.recorded = true;
+        }
+    }
+
+    /// Ends a write begun by [`Hot::enter`].
+    pub fn leave(&mut self, keys: impl Iterator<Item = RegionKey>) {
+        for key in keys {
+            if let Some(region) = self.regions.get_mut(&key) {
+                region.writers = region.writers.saturating_sub(1);
+                region.dirty = true;
+            }
+        }
+    }
+
+    /// What was written is about to be made durable: only writes after this count as dirty.
+    pub fn snapshot(&mut self) {
+        self.regions
+            .values_mut()
+            .for_each(|region| region.dirty = region.writers > 0);
+    }
+
+    /// Every write of this pair up to this number is equal on all members and flushed.
+    pub fn checkpoint(&mut self, slice: SliceNumber, mark: Mark) {
+        let newest = self.checkpoints.entry(slice).or_default();
+        *newest = (*newest).max(mark);
+    }
+
+    /// The engine says that the region is equal on all members and flushed there.
+    pub fn equal(&mut self, key: RegionKey) {
+        if let Some(region) = self.regions.get_mut(&key)
+            && region.writers == 0
+        {
+            region.released = true;
+        }
+    }
+
+    /// Another engine is admitted: what is hot is none of its writes.
+    pub fn new_engine(&mut self, slice: SliceNumber) {
+        self.checkpoints.remove(&slice);
+        let mine = self.regions.iter_mut().filter(|(key, _)| key.0 == slice);
+        mine.for_each(|(_, region)| region.inherited |= region.mark.number != 0);
+    }
+
+    /// Takes out the regions that are durable here as a whole and checkpointed. What is left is
+    /// the hot set to record.
+    pub fn cool(&mut self) -> Vec<(RegionKey, Mark)> {
+        let checkpoints = &self.checkpoints;
+        self.regions.retain(|(slice, _), region| {
+            let here = region.writers == 0 && !region.dirty;
+            let checkpoint = checkpoints.get(slice).copied().unwrap_or_default();
+            let passed = region.mark.number == 0
+                || (region.mark.pair == checkpoint.pair && region.mark.number <= checkpoint.number);
+            let told = if region.inherited {
+                region.released
+            } else {
+                region.released || passed
+            };
+            !(here && told)
+        });
+        self.regions
+            .iter()
+            .map(|(key, region)| (*key, region.mark))
+            .collect()
+    }
+
+    /// A slice is gone.
+    pub fn forget(&mut self, slice: SliceNumber) {
+        self.checkpoints.remove(&slice);
+        self.regions.retain(|(owner, _), _| *owner != slice);
+    }
+
+    /// Regions of a slice, in order, with whether each is inherited.
+    pub fn of(&self, slice: SliceNumber) -> Vec<(u32, Region)> {
+        let mut found: Vec<_> = self
+            .regions
+            .iter()
+            .filter(|((owner, _), _)| *owner == slice)
+            .map(|((_, region), state)| (*region, *state))
+            .collect();
+        found.sort_by_key(|(region, _)| *region);
+        found
+    }
+
+    /// Number of hot regions.
+    pub fn len(&self) -> usize {
+        self.regions.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft_spec::ids::{Boot, Term};
+
+    const SLICE: SliceNumber = SliceNumber(1);
+    const KEY: RegionKey = (SLICE, 0);
+
+    fn mark(boot: u64, number: u64) -> Mark {
+        let pair = FencePair {
+            term: Term(1),
+            boot: Boot(boot),
+        };
+        Mark { pair, number }
+    }
+
+    fn write(hot: &mut Hot, mark: Mark) {
+        if let Entered::Cold(keys) = hot.enter([KEY].into_iter(), mark) {
+            hot.recorded(&keys, mark);
+            assert_eq!(hot.enter([KEY].into_iter(), mark), Entered::Hot);
+        }
+        hot.leave([KEY].into_iter());
+    }
+
+    #[test]
+    fn a_region_leaves_when_it_is_durable_and_a_checkpoint_has_passed_its_last_write() {
+        let mut hot = Hot::default();
+        write(&mut hot, mark(1, 7));
+        hot.checkpoint(SLICE, mark(1, 7));
+        assert_eq!(hot.cool().len(), 1, "not durable here");
+        hot.snapshot();
+        assert_eq!(hot.cool(), []);
+        write(&mut hot, mark(1, 8));
+        hot.snapshot();
+        assert_eq!(
+            hot.cool(),
+            [(KEY, mark(1, 8))],
+            "written after the checkpoint"
+        );
+        hot.checkpoint(SLICE, mark(2, 99));
+        assert_eq!(hot.cool().len(), 1, "another engine's number says nothing");
+    }
+
+    #[test]
+    fn what_is_inherited_leaves_only_by_the_word_that_it_is_equal() {
+        let mut hot = Hot::default();
+        write(&mut hot, mark(1, 7));
+        hot.snapshot();
+        hot.new_engine(SLICE);
+        hot.checkpoint(SLICE, mark(1, 7));
+        assert_eq!(hot.cool().len(), 1);
+        hot.equal(KEY);
+        write(&mut hot, mark(2, 1));
+        hot.snapshot();
+        assert_eq!(hot.cool().len(), 1, "written since it was said");
+        hot.equal(KEY);
+        assert_eq!(hot.cool(), []);
+    }
+
+    #[test]
+    fn a_region_being_written_stays() {
+        let mut hot = Hot::default();
+        write(&mut hot, Mark::default());
+        assert_eq!(hot.enter([KEY].into_iter(), Mark::default()), Entered::Hot);
+        hot.snapshot();
+        assert_eq!(hot.cool().len(), 1);
+        hot.leave([KEY].into_iter());
+        hot.snapshot();
+        assert_eq!(hot.cool(), []);
+    }
+}

@@ -1,0 +1,186 @@
+//! What is newer than the checksum pages and the tables: in memory, and most of it in the log.
+
+use super::core::{LEAF, LeafKey};
+use super::log::Entry;
+use super::sums::Sums;
+use super::tables::{ChunkIndex, ChunkNumber, SliceNumber};
+use std::collections::{BTreeMap, HashMap};
+use weft_spec::drive::Config;
+
+/// A chunk's place in a slice.
+pub type Place = (SliceNumber, ChunkIndex);
+
+/// Checksums of a chunk and whose it is.
+#[derive(Clone, Copy, Debug)]
+struct Owned {
+    place: Place,
+    sums: Sums,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Pending {
+    /// Written, not in the log.
+    written: HashMap<ChunkNumber, Owned>,
+    /// In the log, not in the pages.
+    logged: HashMap<ChunkNumber, Sums>,
+    /// In the log, not in the tables.
+    map: BTreeMap<Place, Option<ChunkNumber>>,
+    /// Freed chunks that rebuilds must know of, and holes that are filled.
+    holes: BTreeMap<Place, Option<Config>>,
+    /// Allocated in the log, but their data may not be durable.
+    unsettled: HashMap<ChunkNumber, Place>,
+    /// Unmapped in the log; free once that is durable.
+    freeing: Vec<ChunkNumber>,
+    folds: u64,
+}
+
+/// What one flush makes durable.
+#[derive(Debug, Default)]
+pub struct Flushing {
+    /// For the log.
+    pub entries: Vec<Entry>,
+    /// Some of it are new chunks: their data must be durable before the record.
+    pub settles: bool,
+    /// Free afterwards.
+    pub freed: Vec<ChunkNumber>,
+}
+
+/// What one fold takes into pages and tables.
+#[derive(Clone, Debug, Default)]
+pub struct Folding {
+    /// For the pages.
+    pub sums: HashMap<ChunkNumber, Sums>,
+    /// For the chunk map.
+    pub map: BTreeMap<Place, Option<ChunkNumber>>,
+    /// For the table of holes.
+    pub holes: BTreeMap<Place, Option<Config>>,
+}
+
+impl Pending {
+    /// Blocks of a chunk were written.
+    pub fn wrote(&mut self, place: Place, chunk: ChunkNumber, sums: &Sums) {
+        let owned = self.written.entry(chunk).or_insert(Owned {
+            place,
+            sums: Sums::default(),
+        });
+        owned.place = place;
+        owned.sums.overlay(sums);
+    }
+
+    /// A new chunk is in the log; it was written whole.
+    pub fn allocated(&mut self, place: Place, chunk: ChunkNumber, sums: Sums) {
+        self.written.insert(chunk, Owned { place, sums });
+        self.map.insert(place, Some(chunk));
+        self.holes.insert(place, None);
+        self.unsettled.insert(chunk, place);
+    }
+
+    /// A chunk that is given up is in the log.
+    pub fn unmapped(&mut self, place: Place, chunk: ChunkNumber, stamp: Config) {
+        self.written.remove(&chunk);
+        self.unsettled.remove(&chunk);
+        self.map.insert(place, None);
+        // Without a config nobody will ever ask what changed since one.
+        let hole = (stamp != Config::default()).then_some(stamp);
+        self.holes.insert(place, hole);
+        self.freeing.push(chunk);
+    }
+
+    /// Newest known of a chunk, above its page.
+    pub fn sums(&self, chunk: ChunkNumber) -> Sums {
+        let mut known = self.logged.get(&chunk).copied().unwrap_or_default();
+        if let Some(written) = self.written.get(&chunk) {
+            known.overlay(&written.sums);
+        }
+        known
+    }
+
+    /// Chunks with checksums that are in the log only once the next flush is.
+    pub fn unlogged(&self) -> usize {
+        self.written.len()
+    }
+
+    /// Whether a flush has anything to do.
+    pub fn is_flushed(&self) -> bool {
+        self.written.is_empty() && self.unsettled.is_empty() && self.freeing.is_empty()
+    }
+
+    /// Takes what the next flush makes durable. It counts as logged from here on: a log that
+    /// cannot be written ends the store.
+    pub fn begin_flush(&mut self) -> Flushing {
+        let unsettled = std::mem::take(&mut self.unsettled);
+        let mut flushing = Flushing {
+            entries: Vec::with_capacity(self.written.len()),
+            settles: !unsettled.is_empty(),
+            freed: std::mem::take(&mut self.freeing),
+        };
+        for (chunk, owned) in self.written.drain() {
+            let (slice, index) = owned.place;
+            flushing.entries.push(Entry::Sums {
+                slice,
+                index,
+                chunk,
+                settled: unsettled.contains_key(&chunk),
+                sums: owned.sums,
+            });
+            let logged = self.logged.entry(chunk).or_default();
+            if owned.sums.mask == u16::MAX {
+                *logged = owned.sums;
+            } else {
+                logged.overlay(&owned.sums);
+            }
+        }
+        flushing
+    }
+
+    /// What was recovered from the log, as if it had just been logged.
+    pub fn recovered(&mut self, found: Folding) {
+        (self.logged, self.map, self.holes) = (found.sums, found.map, found.holes);
+    }
+
+    /// Everything that is in the log.
+    pub fn begin_fold(&self) -> Folding {
+        Folding {
+            sums: self.logged.clone(),
+            map: self.map.clone(),
+            holes: self.holes.clone(),
+        }
+    }
+
+    /// All of that is in pages and tables. Nothing was logged meanwhile: one task does both.
+    pub fn end_fold(&mut self) {
+        self.logged.clear();
+        self.map.clear();
+        self.holes.clear();
+        self.folds += 1;
+    }
+
+    /// Number of folds; what was read from the tables before another one began may be older than
+    /// what is known here.
+    pub fn folds(&self) -> u64 {
+        self.folds
+    }
+
+    /// Holes of a leaf of the map that differ from the tables.
+    pub fn holes_of(
+        &self,
+        (slice, leaf): LeafKey,
+    ) -> impl Iterator<Item = (ChunkIndex, Option<Config>)> {
+        let first = (slice, ChunkIndex(leaf * LEAF));
+        let last = (slice, ChunkIndex(leaf * LEAF + (LEAF - 1)));
+        let found = self.holes.range(first..=last);
+        found.map(|((_, index), stamp)| (*index, *stamp))
+    }
+
+    /// Chunks of a leaf of the map that differ from the tables.
+    pub fn map_of(
+        &self,
+        (slice, leaf): LeafKey,
+    ) -> impl Iterator<Item = (ChunkIndex, Option<ChunkNumber>)> {
+        let first = (slice, ChunkIndex(leaf * LEAF));
+        let last = (slice, ChunkIndex(leaf * LEAF + (LEAF - 1)));
+        let found = self.map.range(first..=last);
+        found.map(|((_, index), chunk)| (*index, *chunk))
+    }
+}

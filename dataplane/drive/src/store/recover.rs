@@ -1,0 +1,373 @@
+//! What is found at the start: tables, log, and what an unclean end left in hot regions.
+
+use super::bitmap::FreeMap;
+use super::core::Core;
+use super::hot::{Mark, REGION, RegionKey};
+use super::log::{Entry, Log};
+use super::pending::{Folding, Place};
+use super::sums::{Area, BLOCKS, Sums, salted};
+use super::tables::{ChunkIndex, ChunkNumber, Fold, Loaded, SliceNumber, SliceRow, Tables};
+use super::{Directory, Opening, Slice, StoreError};
+use crate::superblock::{CHUNK, Geometry, LogStart, Superblocks};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use uuid::Uuid;
+use weft_block::{AlignedBuf, BLOCK, Medium};
+use weft_spec::drive::Config;
+
+/// An opened store's state.
+pub struct Found {
+    /// In memory.
+    pub core: Core,
+    /// Empty, of a new epoch.
+    pub log: Log,
+    /// The slices.
+    pub directory: Directory,
+}
+
+/// What the log adds to the tables.
+#[derive(Default)]
+struct Replayed {
+    pending: Folding,
+    /// Sums in the last record, and what was there before them: the flush of that record may not
+    /// have ended.
+    before_last: HashMap<ChunkNumber, Sums>,
+    /// Allocations whose data may not be durable.
+    tentative: BTreeMap<Place, ChunkNumber>,
+    hot: BTreeMap<RegionKey, Mark>,
+}
+
+impl Replayed {
+    fn take_in(&mut self, entries: Vec<Entry>, knows: impl Fn(SliceNumber) -> bool) {
+        self.before_last.clear();
+        for entry in entries {
+            match entry {
+                Entry::Heat(key, mark) if knows(key.0) => {
+                    let known = self.hot.entry(key).or_insert(mark);
+                    *known = (*known).max(mark);
+                }
+                Entry::Allocate(slice, index, chunk) if knows(slice) => {
+                    self.tentative.insert((slice, index), chunk);
+                }
+                Entry::Unmap(slice, index, _, stamp) if knows(slice) => {
+                    self.tentative.remove(&(slice, index));
+                    self.pending.map.insert((slice, index), None);
+                    let hole = (stamp != Config::default()).then_some(stamp);
+                    self.pending.holes.insert((slice, index), hole);
+                }
+                Entry::Sums {
+                    slice,
+                    index,
+                    chunk,
+                    settled,
+                    sums,
+                } if knows(slice) => {
+                    if settled {
+                        self.settle((slice, index), chunk);
+                    }
+                    self.sums(chunk, &sums);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn settle(&mut self, place: Place, chunk: ChunkNumber) {
+        self.tentative.remove(&place);
+        self.pending.map.insert(place, Some(chunk));
+        self.pending.holes.insert(place, None);
+    }
+
+    fn sums(&mut self, chunk: ChunkNumber, sums: &Sums) {
+        let known = self.pending.sums.entry(chunk).or_default();
+        self.before_last.insert(chunk, *known);
+        match sums.mask {
+            u16::MAX => *known = *sums,
+            _ => known.overlay(sums),
+        }
+    }
+}
+
+/// Reads everything, makes it right, and begins a new epoch of the log.
+pub fn recover(
+    medium: &Arc<dyn Medium>,
+    superblocks: &Superblocks,
+    tables: &Tables,
+    area: &Area,
+    opening: Opening,
+) -> Result<Found, StoreError> {
+    let before = superblocks.now();
+    let geometry = before.geometry;
+    let mut free = FreeMap::new(geometry.chunks as u32);
+    let mut mapped: HashMap<SliceNumber, u32> = HashMap::new();
+    let mut damage = None;
+    let loaded = tables.load(|slice, index, chunk| {
+        if !free.mark(chunk) {
+            damage = Some(format!(
+                "{chunk:?}, of {slice:?} at {index:?}, is mapped twice or is none"
+            ));
+        }
+        *mapped.entry(slice).or_default() += 1;
+    })?;
+    let rows: HashMap<SliceNumber, SliceRow> =
+        loaded.slices.iter().map(|row| (row.number, *row)).collect();
+    if let Some(orphan) = mapped.keys().find(|number| !rows.contains_key(number)) {
+        damage = Some(format!("{orphan:?} has chunks but is no slice"));
+    }
+    let proven = before.clean || (before.session == opening.session && !opening.session.is_nil());
+    let replayed = replay(medium, &geometry, before.log, &loaded, &rows)?;
+    let mut lost = false;
+    let pending = resolve(
+        Unclean {
+            medium,
+            tables,
+            area,
+            geometry,
+            rows: &rows,
+            loaded: &loaded,
+            take_as_is: proven || opening.atomic,
+            proven,
+            clean: before.clean,
+        },
+        replayed,
+        &mut lost,
+    )?;
+    if let Some(problem) = apply_map(tables, &pending.0.map, &mut free, &mut mapped)? {
+        damage.get_or_insert(problem);
+    }
+    if let Some(damage) = damage {
+        return Err(StoreError::Damaged(damage));
+    }
+    let mut core = Core::new(free, mapped);
+    pending
+        .1
+        .iter()
+        .for_each(|(key, mark)| core.hot.inherit(*key, *mark));
+    let next = LogStart {
+        epoch: before.log.epoch.wrapping_add(1),
+        offset: 0,
+        sequence: 1,
+    };
+    core.pending.recovered(pending.0);
+    if lost {
+        // Before anything says that all is well again.
+        superblocks.update(|now| now.incarnation = Uuid::new_v4())?;
+    }
+    fold(&mut core, tables, area, next)?;
+    superblocks.update(|now| {
+        now.log = next;
+        now.session = opening.session;
+        now.clean = false;
+    })?;
+    Ok(Found {
+        core,
+        log: Log::new(medium.clone(), &geometry, next),
+        directory: directory(loaded),
+    })
+}
+
+fn directory(loaded: Loaded) -> Directory {
+    let mut records: HashMap<_, _> = loaded.records.into_iter().collect();
+    let slices = loaded
+        .slices
+        .into_iter()
+        .map(|row| (row.uid, Arc::new(Slice::new(row, records.remove(&row.uid)))))
+        .collect();
+    Directory {
+        slices,
+        tombstones: loaded.tombstones.into_iter().collect(),
+        next_number: loaded.next_number,
+    }
+}
+
+fn replay(
+    medium: &Arc<dyn Medium>,
+    geometry: &Geometry,
+    start: LogStart,
+    loaded: &Loaded,
+    rows: &HashMap<SliceNumber, SliceRow>,
+) -> Result<Replayed, StoreError> {
+    let mut replayed = Replayed {
+        hot: loaded.hot.iter().copied().collect(),
+        ..Replayed::default()
+    };
+    let folded = loaded.folded;
+    if folded.epoch == start.epoch.wrapping_add(1) {
+        // An opening was cut off between the tables and the superblock: all of it is folded.
+        return Ok(replayed);
+    }
+    let mut log = Log::new(medium.clone(), geometry, start);
+    log.replay(|sequence, entries| {
+        if folded.epoch != start.epoch || sequence >= folded.sequence {
+            replayed.take_in(entries, |slice| rows.contains_key(&slice));
+        }
+    })?;
+    Ok(replayed)
+}
+
+/// What is needed to judge blocks of hot regions.
+struct Unclean<'a> {
+    medium: &'a Arc<dyn Medium>,
+    tables: &'a Tables,
+    area: &'a Area,
+    geometry: Geometry,
+    rows: &'a HashMap<SliceNumber, SliceRow>,
+    loaded: &'a Loaded,
+    /// A block that matches nothing is what was written last.
+    take_as_is: bool,
+    /// Nothing that was written is gone.
+    proven: bool,
+    clean: bool,
+}
+
+type Resolved = (Folding, BTreeMap<RegionKey, Mark>);
+
+/// Settles what the log leaves open. `lost` becomes true if acknowledged bytes may be gone.
+fn resolve(
+    unclean: Unclean<'_>,
+    mut replayed: Replayed,
+    lost: &mut bool,
+) -> Result<Resolved, StoreError> {
+    replayed
+        .hot
+        .retain(|key, _| unclean.rows.contains_key(&key.0));
+    if unclean.clean {
+        return Ok((replayed.pending, replayed.hot));
+    }
+    let written = !replayed.hot.is_empty() || !replayed.tentative.is_empty();
+    *lost = written && !unclean.proven;
+    let tentative = std::mem::take(&mut replayed.tentative);
+    let mut unwritten = HashMap::new();
+    if unclean.proven {
+        for (place, chunk) in tentative {
+            replayed.settle(place, chunk);
+            unwritten.insert(chunk, ());
+        }
+    }
+    let hot: Vec<_> = replayed.hot.keys().copied().collect();
+    for key in hot {
+        unclean.region(key, &mut replayed)?;
+    }
+    Ok((replayed.pending, replayed.hot))
+}
+
+impl Unclean<'_> {
+    fn region(
+        &self,
+        (slice, region): RegionKey,
+        replayed: &mut Replayed,
+    ) -> Result<(), StoreError> {
+        let Some(row) = self.rows.get(&slice) else {
+            return Ok(());
+        };
+        let records = &self.loaded.records;
+        let record = records.iter().find(|(uid, _)| *uid == row.uid);
+        let config = record.map_or(Config::default(), |(_, record)| record.config);
+        let per_region = (REGION / CHUNK) as u32;
+        let range = region * per_region..=region * per_region + (per_region - 1);
+        let mut chunks: BTreeMap<ChunkIndex, ChunkNumber> = self
+            .tables
+            .mapped(slice, range.clone())?
+            .into_iter()
+            .collect();
+        let first = (slice, ChunkIndex(*range.start()));
+        let last = (slice, ChunkIndex(*range.end()));
+        for ((_, index), chunk) in replayed.pending.map.range(first..=last) {
+            match chunk {
+                Some(chunk) => chunks.insert(*index, *chunk),
+                None => chunks.remove(index),
+            };
+        }
+        for (index, chunk) in chunks {
+            self.chunk(row, index, chunk, config, replayed)?;
+        }
+        Ok(())
+    }
+
+    fn chunk(
+        &self,
+        row: &SliceRow,
+        index: ChunkIndex,
+        chunk: ChunkNumber,
+        config: Config,
+        replayed: &mut Replayed,
+    ) -> Result<(), StoreError> {
+        let mut data = AlignedBuf::zeroed(CHUNK as usize);
+        let at = self.geometry.data_start + u64::from(chunk.0) * CHUNK;
+        let readable = self.medium.read_at(at, &mut data);
+        let page = self.area.get(chunk)?;
+        let mut newest = page;
+        let logged = replayed
+            .pending
+            .sums
+            .get(&chunk)
+            .copied()
+            .unwrap_or_default();
+        newest.overlay(&logged);
+        let mut before = page;
+        if let Some(older) = replayed.before_last.get(&chunk) {
+            before.overlay(older);
+        }
+        if let Err(error) = readable {
+            // Its reader will be told; the chunks beside it are none the worse.
+            tracing::error!(%error, ?chunk, "a chunk of a hot region cannot be read");
+            return Ok(());
+        }
+        for (block, bytes) in data.chunks_exact(BLOCK as usize).enumerate() {
+            let number = u64::from(index.0) * BLOCKS as u64 + block as u64;
+            let found = salted(row.uid, number, bytes);
+            if found == newest.blocks[block] {
+                continue;
+            }
+            let in_doubt = replayed.before_last.contains_key(&chunk);
+            if self.take_as_is || (in_doubt && found == before.blocks[block]) {
+                newest.blocks[block] = found;
+            }
+        }
+        newest.mask = u16::MAX;
+        newest.stamp = newest.stamp.max(config);
+        replayed.pending.sums.insert(chunk, newest);
+        Ok(())
+    }
+}
+
+/// Brings the free map from the tables to what the log says; gives what contradicts itself.
+fn apply_map(
+    tables: &Tables,
+    map: &BTreeMap<Place, Option<ChunkNumber>>,
+    free: &mut FreeMap,
+    mapped: &mut HashMap<SliceNumber, u32>,
+) -> Result<Option<String>, StoreError> {
+    for (slice, index) in map.keys() {
+        for (_, chunk) in tables.mapped(*slice, index.0..=index.0)? {
+            free.release(chunk);
+            if let Some(count) = mapped.get_mut(slice) {
+                *count -= 1;
+            }
+        }
+    }
+    let mut damage = None;
+    for ((slice, index), chunk) in map {
+        let Some(chunk) = chunk else { continue };
+        if !free.mark(*chunk) {
+            damage = Some(format!(
+                "{chunk:?}, of {slice:?} at {index:?} in the log, is mapped twice or is none"
+            ));
+        }
+        *mapped.entry(*slice).or_default() += 1;
+    }
+    Ok(damage)
+}
+
+fn fold(core: &mut Core, tables: &Tables, area: &Area, log: LogStart) -> Result<(), StoreError> {
+    let pending = core.pending.begin_fold();
+    let hot = core.hot.cool();
+    area.put(&pending.sums)?;
+    tables.fold(&Fold {
+        pending: &pending,
+        hot: &hot,
+        log,
+    })?;
+    core.pending.end_fold();
+    Ok(())
+}
