@@ -49,10 +49,8 @@ fn what_a_region_costs() {
         };
         let (cold, hot) = (each(2).await, each(3).await);
         println!("a write and a read of a block: {cold:?} in a cold region, {hot:?} in a hot one");
-        while Arc::strong_count(&store) > 1 {
-            tokio::task::yield_now().await;
-        }
-        drop((store, slice));
+        drop(slice);
+        end(store).await;
         let started = Instant::now();
         let store = open_after(&medium, AFTER_CUT).unwrap();
         let took = started.elapsed();

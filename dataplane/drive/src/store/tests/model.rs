@@ -91,11 +91,7 @@ impl World {
 
     /// Closes and opens again, never two stores on one medium.
     async fn reopen(&mut self, medium: &Arc<dyn Medium>) {
-        let store = self.store.take().unwrap();
-        while Arc::strong_count(&store) > 1 {
-            tokio::task::yield_now().await;
-        }
-        drop(store);
+        end(self.store.take().unwrap()).await;
         self.store = Some(open(medium).unwrap());
     }
 
