@@ -72,7 +72,7 @@ pub fn status(o: &Observed, plan: &Plan, address: Option<SocketAddr>) -> DriveSt
     if let Some(report) = &o.report
         && report.state == DriveState::Serving
     {
-        status.size = Some(quantity::quantity(report.capacity));
+        status.size = Some(quantity::rounded(report.capacity));
         status.free = Some(quantity::rounded(report.free));
         let promised = report.slices.iter().map(|slice| slice.size).sum();
         status.promised = Some(quantity::quantity(promised));

@@ -24,7 +24,7 @@ pub fn quantity(bytes: u64) -> Quantity {
     Quantity(bytes.to_string())
 }
 
-/// Bytes rounded down to whole MiB: for what changes all the time and is told to people.
+/// Bytes rounded down to whole MiB: for what is told to people.
 pub fn rounded(bytes: u64) -> Quantity {
     quantity(bytes & !((1 << 20) - 1))
 }

@@ -28,6 +28,7 @@ fn kills_without_operator_and_api_server_cost_no_io_error_on_either_kind_of_node
     clean::nothing_left(Duration::from_secs(60)).expect("nothing left");
 }
 
+/// The kubelets notice a returned API server in their own time, up to a minute and a half later.
 fn restore() -> Result<()> {
     lab::run(&["control", "start"])?;
     kubectl(&[
@@ -43,7 +44,7 @@ fn restore() -> Result<()> {
         "deployment/weft-operator",
         "-n",
         install::SYSTEM,
-        "--timeout=120s",
+        "--timeout=300s",
     ])?;
     Ok(())
 }
