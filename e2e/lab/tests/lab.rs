@@ -22,7 +22,7 @@ spec:
       terminationGracePeriodSeconds: 1
       containers:
       - name: probe
-        image: weft.lab/busybox:1
+        image: busybox:1
         imagePullPolicy: IfNotPresent
         securityContext: {privileged: true}
         command: [sh, -c, "echo hello; exec nc -ll -p 7000 -e /bin/hostname"]
