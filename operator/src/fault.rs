@@ -46,7 +46,10 @@ impl ExitAfterWrites {
     /// The `writes`th write from now on is the last; zero takes it back. Gives what was left
     /// before: zero from a process that is not the one that was armed.
     pub fn arm(&self, writes: u64) -> u64 {
-        tracing::warn!(writes, "armed: this process will abort itself");
+        tracing::warn!(
+            writes,
+            "this process aborts after so many writes; after 0, never"
+        );
         self.left.swap(writes, Ordering::SeqCst)
     }
 

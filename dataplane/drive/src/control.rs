@@ -1,7 +1,7 @@
 //! The drive's end of the control link (`weft_spec::control`).
 
-use crate::process::{Process, chain};
-use crate::store::AllocateError;
+use crate::process::Process;
+use crate::store::{AllocateError, chain};
 use anyhow::Context;
 use async_trait::async_trait;
 use http::Method;

@@ -4,7 +4,7 @@ use crate::adopt::{self, Decision, Refused};
 use crate::document::{self, DocumentError};
 use crate::gate::{SliceGate, Slices};
 use crate::session;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, chain};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -325,13 +325,13 @@ impl Process {
                 moved = progress.changed() => moved.map(|()| false),
             };
             let Ok(worth_telling) = changed else { return };
-            let (told, corrupt) = {
-                let status = self.status.borrow();
-                (status.free, status.health.corrupt.clone())
+            let store = slices.store();
+            let news = {
+                let told = self.status.borrow();
+                told.health.corrupt != store.corrupt_blocks()
+                    || store.free().abs_diff(told.free) >= store.capacity() / TOLD_SHARE
             };
-            let moved = slices.store().free().abs_diff(told);
-            let worth_telling = worth_telling || slices.store().corrupt_blocks() != corrupt;
-            if worth_telling || moved >= slices.store().capacity() / TOLD_SHARE {
+            if worth_telling || news {
                 self.tell();
             }
         }
@@ -346,15 +346,4 @@ async fn listen(port: u16) -> anyhow::Result<TcpListener> {
     ];
     let listener = TcpListener::bind(&any[..]).await;
     listener.map_err(|error| anyhow::anyhow!("cannot listen on port {port}: {error}"))
-}
-
-/// An error with its causes in one line.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -5,7 +5,6 @@ use crate::store::{Slice, Store};
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use weft_block::{DiskError, ErrorKind};
@@ -139,12 +138,7 @@ impl SliceVendor {
             Question::Hash { offset, length } => {
                 let hash = self.store.hash(&self.slice, offset, length).await;
                 let hash = hash.map_err(|error| refused(&error))?;
-                let text = hash.iter().fold(String::new(), |mut text, byte| {
-                    // Writing to a string does not fail.
-                    let _ = write!(text, "{byte:02x}");
-                    text
-                });
-                Ok(Answer::Hash(text))
+                Ok(Answer::Hash(format!("{:032x}", u128::from_be_bytes(hash))))
             }
         }
     }

@@ -49,7 +49,7 @@ pub fn manifest(name: &str, node: &str, claim: &str, mode: Use) -> String {
         r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"{name}"}},"spec":{{
             "nodeSelector":{{"kubernetes.io/hostname":"{node}"}},"terminationGracePeriodSeconds":1,
             "containers":[{{"name":"c","image":"busybox:1","imagePullPolicy":"IfNotPresent",
-              "command":["sh","-c","trap 'exit 0' TERM; while :; do sleep 1; done"],{place}}}],
+              "command":["sh","-c","trap 'exit 0' TERM; sleep 2147483647 & wait"],{place}}}],
             "volumes":[{{"name":"v","persistentVolumeClaim":{{"claimName":"{claim}"}}}}]}}}}"#
     )
 }

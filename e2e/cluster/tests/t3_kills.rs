@@ -11,9 +11,9 @@ use weft_e2e_cluster::progress::{say, step};
 use weft_e2e_cluster::{clean, install, lab, tour};
 
 /// Writes sixteen files over and over, each synced and summed; counts rounds and errors.
-const WRITER: &str = "rm -f /tmp/stop; (i=0; e=0; while [ ! -e /tmp/stop ]; do i=$((i+1)); f=/data/f$((i%16)); \
+const WRITER: &str = "rm -f /tmp/stop /tmp/stopped; mkfifo /tmp/stopped; (i=0; e=0; while [ ! -e /tmp/stop ]; do i=$((i+1)); f=/data/f$((i%16)); \
     dd if=/dev/urandom of=$f bs=64k count=4 conv=fsync 2>/dev/null || e=$((e+1)); \
-    sha256sum $f > $f.sum || e=$((e+1)); echo $i $e > /tmp/progress; done; touch /tmp/stopped) >/dev/null 2>&1 &";
+    sha256sum $f > $f.sum || e=$((e+1)); echo $i $e > /tmp/progress; done; echo > /tmp/stopped) >/dev/null 2>&1 &";
 
 #[test]
 fn kills_without_operator_and_api_server_cost_no_io_error_on_either_kind_of_node() {
@@ -191,10 +191,7 @@ fn verify() -> Result<()> {
             Err(format!("{before:?} {now:?}"))
         })
     })?;
-    pods::shell(
-        "killed",
-        "touch /tmp/stop; while [ ! -e /tmp/stopped ]; do sleep 1; done",
-    )?;
+    pods::shell("killed", "touch /tmp/stop; timeout 60 cat /tmp/stopped")?;
     let (rounds, errors) = progress()?;
     say(&format!("    {rounds} files written, {errors} errors"));
     ensure!(errors == 0, "{errors} I/O errors in {rounds} rounds");

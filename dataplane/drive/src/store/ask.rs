@@ -1,6 +1,6 @@
 //! What an engine asks of a slice beside its bytes.
 
-use super::core::LEAF;
+use super::core::{LEAF, in_leaf};
 use super::hot::{Mark, REGION};
 use super::io::blocking;
 use super::tables::{ChunkIndex, ChunkNumber};
@@ -71,7 +71,7 @@ impl Store {
     /// How much of a slice is hot.
     pub fn hot_count(&self, slice: &Slice) -> HotCount {
         HotCount {
-            regions: self.core().hot.of(slice.number()).len() as u64,
+            regions: self.core().hot.count(slice.number()) as u64,
             region_size: REGION,
         }
     }
@@ -123,7 +123,7 @@ impl Store {
 
     fn leaf_view(&self, slice: &Slice, leaf: u32) -> Result<LeafView, DiskError> {
         let key = (slice.number(), leaf);
-        let range = leaf * LEAF..=leaf * LEAF + (LEAF - 1);
+        let range = in_leaf(leaf);
         let failed = |error| DiskError::new(ErrorKind::MediaRead, "the chunk map").caused_by(error);
         loop {
             let folds = self.core().pending.folds();

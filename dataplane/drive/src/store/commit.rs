@@ -7,13 +7,13 @@ use super::io::blocking;
 use super::log::Entry;
 use super::sums::Sums;
 use super::tables::{ChunkNumber, Fold, SliceNumber};
-use super::{Store, StoreError};
+use super::{Store, StoreError, chain};
 use std::sync::{Arc, PoisonError};
 use tokio::sync::oneshot;
 use weft_block::{DiskError, ErrorKind};
 use weft_spec::drive::Config;
 
-/// More hot regions than this are a reason to fold: bounds memory, and the work after a power cut.
+/// More regions newly hot than this are a reason to fold: bounds memory, and the work after a power cut.
 const MOST_HOT: usize = 256;
 
 /// What shall be in the log.
@@ -83,7 +83,7 @@ impl Store {
                 if let Err(error) = &result {
                     store.fail(error);
                 }
-                let result = result.map_err(|error| describe(&error));
+                let result = result.map_err(|error| chain(&error));
                 store.advance();
                 for waiting in batch {
                     // A caller that is gone needs no answer.
@@ -107,7 +107,7 @@ impl Store {
 
     /// Nothing more can be recorded: the process must start again.
     pub(super) fn fail(&self, error: &DiskError) {
-        let reason = describe(error);
+        let reason = chain(error);
         tracing::error!(
             reason,
             "the log cannot be written; nothing more is accepted"
@@ -215,7 +215,7 @@ impl Store {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         let half = log.is_half_full();
         drop(log);
-        if half || self.core().hot.len() > MOST_HOT {
+        if half || self.core().hot.grown() > MOST_HOT {
             return self.fold();
         }
         Ok(())
@@ -316,15 +316,4 @@ fn failed(reason: &str) -> DiskError {
 
 fn gone() -> DiskError {
     DiskError::new(ErrorKind::Gone, "the store is closed")
-}
-
-/// An error with its causes in one line.
-fn describe(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

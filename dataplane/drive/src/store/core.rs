@@ -7,7 +7,7 @@ use super::pending::Pending;
 use super::tables::{ChunkIndex, ChunkNumber, SliceNumber};
 use crate::superblock::CHUNK;
 use std::collections::{HashMap, HashSet};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use weft_block::BLOCK;
 
 /// Entries of the chunk map that are cached and loaded together: 4 KiB for 64 MiB of a slice.
@@ -17,6 +17,11 @@ const MAX_LEAVES: usize = 128;
 
 /// Which leaf of the chunk map.
 pub type LeafKey = (SliceNumber, u32);
+
+/// Indexes of the chunks of a leaf.
+pub fn in_leaf(leaf: u32) -> RangeInclusive<u32> {
+    leaf * LEAF..=leaf * LEAF + (LEAF - 1)
+}
 
 /// The part of a request that lies in one chunk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

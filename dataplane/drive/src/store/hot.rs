@@ -26,8 +26,6 @@ pub struct Region {
     pub mark: Mark,
     /// From an earlier engine: leaves only when its engine says that it is equal and flushed.
     pub inherited: bool,
-    /// The record that says so is durable.
-    recorded: bool,
     /// Writes in flight.
     writers: u32,
     /// Written since what was last made durable.
@@ -36,10 +34,25 @@ pub struct Region {
     released: bool,
 }
 
-/// The hot set in memory.
+impl Region {
+    /// As its record is durable, before any write.
+    fn recorded(mark: Mark) -> Self {
+        Self {
+            mark,
+            inherited: false,
+            writers: 0,
+            dirty: false,
+            released: false,
+        }
+    }
+}
+
+/// The hot set in memory: every region whose record is durable.
 #[derive(Default)]
 pub struct Hot {
     regions: HashMap<RegionKey, Region>,
+    /// Regions that did not cool last time.
+    left: usize,
     checkpoints: HashMap<SliceNumber, Mark>,
 }
 
@@ -67,20 +80,18 @@ impl Hot {
     /// Takes in what was found at the start.
     pub fn inherit(&mut self, key: RegionKey, mark: Mark) {
         let region = Region {
-            mark,
             inherited: mark.number != 0,
-            recorded: true,
-            writers: 0,
-            dirty: false,
-            released: false,
+            ..Region::recorded(mark)
         };
         self.regions.insert(key, region);
     }
 
     /// Begins a write in these regions, if all of them are recorded as hot.
     pub fn enter(&mut self, keys: impl Iterator<Item = RegionKey> + Clone, mark: Mark) -> Entered {
-        let hot = |key: &RegionKey| self.regions.get(key).is_some_and(|region| region.recorded);
-        let cold: Vec<_> = keys.clone().filter(|key| !hot(key)).collect();
+        let cold: Vec<_> = keys
+            .clone()
+            .filter(|key| !self.regions.contains_key(key))
+            .collect();
         if !cold.is_empty() {
             return Entered::Cold(cold);
         }
@@ -97,15 +108,7 @@ impl Hot {
     /// These are recorded, durably.
     pub fn recorded(&mut self, keys: &[RegionKey], mark: Mark) {
         for key in keys {
-            let region = self.regions.entry(*key).or_insert(Region {
-                mark,
-                inherited: false,
-                recorded: true,
-                writers: 0,
-                dirty: false,
-                released: false,
-            });
-            region.recorded = true;
+            self.regions.entry(*key).or_insert(Region::recorded(mark));
         }
     }
 
@@ -164,6 +167,7 @@ impl Hot {
             };
             !(here && told)
         });
+        self.left = self.regions.len();
         self.regions
             .iter()
             .map(|(key, region)| (*key, region.mark))
@@ -188,9 +192,18 @@ impl Hot {
         found
     }
 
-    /// Number of hot regions.
-    pub fn len(&self) -> usize {
-        self.regions.len()
+    /// Regions of a slice.
+    pub fn count(&self, slice: SliceNumber) -> usize {
+        self.regions
+            .keys()
+            .filter(|(owner, _)| *owner == slice)
+            .count()
+    }
+
+    /// Regions that became hot since the last time that they were to cool. What could not cool
+    /// then is no reason to try again.
+    pub fn grown(&self) -> usize {
+        self.regions.len().saturating_sub(self.left)
     }
 }
 
@@ -251,6 +264,16 @@ mod tests {
         assert_eq!(hot.cool().len(), 1, "written since it was said");
         hot.equal(KEY);
         assert_eq!(hot.cool(), []);
+    }
+
+    #[test]
+    fn what_cannot_cool_is_no_reason_to_cool_again() {
+        let mut hot = Hot::default();
+        write(&mut hot, mark(1, 7));
+        assert_eq!(hot.grown(), 1);
+        hot.snapshot();
+        assert_eq!(hot.cool().len(), 1, "not checkpointed");
+        assert_eq!((hot.grown(), hot.count(SLICE)), (0, 1));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! the caller leaves.
 
 use super::commit::{Broken, Wanted};
-use super::core::{LEAF, LeafKey, NotYet, Piece, Placed, pieces};
+use super::core::{Core, LEAF, LeafKey, NotYet, Piece, Placed, in_leaf, pieces};
 use super::held::{Heated, Held, Verified};
 use super::hot::{Entered, Mark, regions};
 use super::sums::Sums;
@@ -100,21 +100,32 @@ impl Store {
         self: &Arc<Self>,
         slice: &Arc<Slice>,
         locked: bool,
-        mut plan: impl FnMut(&mut super::core::Core) -> Result<Placed, NotYet>,
+        plan: impl FnMut(&mut Core) -> Result<Placed, NotYet>,
     ) -> Result<Held, DiskError> {
+        let placed = self.planned(plan).await?;
+        Ok(self.held(slice, placed, locked))
+    }
+
+    fn held(self: &Arc<Self>, slice: &Arc<Slice>, placed: Placed, locked: bool) -> Held {
+        Held {
+            store: self.clone(),
+            slice: slice.clone(),
+            placed,
+            locked,
+        }
+    }
+
+    /// Plans once what the plan needs is in memory and unlocked.
+    async fn planned<T>(
+        self: &Arc<Self>,
+        mut plan: impl FnMut(&mut Core) -> Result<T, NotYet>,
+    ) -> Result<T, DiskError> {
         loop {
             let mut unlocked = std::pin::pin!(self.unlocked.notified());
             unlocked.as_mut().enable();
             let planned = plan(&mut self.core());
             match planned {
-                Ok(placed) => {
-                    return Ok(Held {
-                        store: self.clone(),
-                        slice: slice.clone(),
-                        placed,
-                        locked,
-                    });
-                }
+                Ok(planned) => return Ok(planned),
                 Err(NotYet::Missing(key)) => self.load(key).await?,
                 Err(NotYet::Locked) => unlocked.await,
             }
@@ -261,24 +272,8 @@ impl Store {
             let mut unlocked = std::pin::pin!(self.unlocked.notified());
             unlocked.as_mut().enable();
             let mut progress = self.progress.subscribe();
-            let round = self.core().plan_write(number, &todo);
-            let round = match round {
-                Ok(round) => round,
-                Err(NotYet::Missing(key)) => {
-                    self.load(key).await?;
-                    continue;
-                }
-                Err(NotYet::Locked) => {
-                    unlocked.await;
-                    continue;
-                }
-            };
-            let held = Held {
-                store: self.clone(),
-                slice: slice.clone(),
-                placed: round.mapped.clone(),
-                locked: true,
-            };
+            let round = self.planned(|core| core.plan_write(number, &todo)).await?;
+            let held = self.held(slice, round.mapped.clone(), true);
             if round.full {
                 self.forget(slice, &round.fresh);
                 return Err(DiskError::new(
@@ -360,26 +355,12 @@ impl Store {
             let mut unlocked = std::pin::pin!(self.unlocked.notified());
             unlocked.as_mut().enable();
             let mut progress = self.progress.subscribe();
-            let round = self.core().plan_zero(slice.number(), &todo);
-            let round = match round {
-                Ok(round) => round,
-                Err(NotYet::Missing(key)) => {
-                    self.load(key).await?;
-                    continue;
-                }
-                Err(NotYet::Locked) => {
-                    unlocked.await;
-                    continue;
-                }
-            };
+            let round = self
+                .planned(|core| core.plan_zero(slice.number(), &todo))
+                .await?;
             let idle = round.whole.is_empty() && round.parts.is_empty();
-            let hold = |placed| Held {
-                store: self.clone(),
-                slice: slice.clone(),
-                placed,
-                locked: true,
-            };
-            let (whole, parts) = (hold(round.whole), hold(round.parts));
+            let whole = self.held(slice, round.whole, true);
+            let parts = self.held(slice, round.parts, true);
             if !parts.placed.is_empty() {
                 blocking(move || parts.zero(carried.config)).await?;
             }
@@ -416,8 +397,7 @@ impl Store {
             let tables = store.tables.clone();
             let (slice, leaf) = key;
             let found = blocking(move || {
-                let range = leaf * LEAF..=leaf * LEAF + (LEAF - 1);
-                tables.mapped(slice, range).map_err(|error| {
+                tables.mapped(slice, in_leaf(leaf)).map_err(|error| {
                     DiskError::new(ErrorKind::MediaRead, "read of the chunk map").caused_by(error)
                 })
             })

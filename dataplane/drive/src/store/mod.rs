@@ -38,6 +38,7 @@ mod scrub;
 mod slices;
 mod sums;
 mod tables;
+
 #[cfg(test)]
 mod tests;
 
@@ -279,4 +280,15 @@ impl Store {
         self.progress
             .send_modify(|count| *count = count.wrapping_add(1));
     }
+}
+
+/// An error with its causes in one line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }

@@ -1,6 +1,6 @@
 //! What is newer than the checksum pages and the tables: in memory, and most of it in the log.
 
-use super::core::{LEAF, LeafKey};
+use super::core::{LeafKey, in_leaf};
 use super::log::Entry;
 use super::sums::Sums;
 use super::tables::{ChunkIndex, ChunkNumber, SliceNumber};
@@ -163,24 +163,21 @@ impl Pending {
     }
 
     /// Holes of a leaf of the map that differ from the tables.
-    pub fn holes_of(
-        &self,
-        (slice, leaf): LeafKey,
-    ) -> impl Iterator<Item = (ChunkIndex, Option<Config>)> {
-        let first = (slice, ChunkIndex(leaf * LEAF));
-        let last = (slice, ChunkIndex(leaf * LEAF + (LEAF - 1)));
-        let found = self.holes.range(first..=last);
-        found.map(|((_, index), stamp)| (*index, *stamp))
+    pub fn holes_of(&self, leaf: LeafKey) -> impl Iterator<Item = (ChunkIndex, Option<Config>)> {
+        of_leaf(&self.holes, leaf)
     }
 
     /// Chunks of a leaf of the map that differ from the tables.
-    pub fn map_of(
-        &self,
-        (slice, leaf): LeafKey,
-    ) -> impl Iterator<Item = (ChunkIndex, Option<ChunkNumber>)> {
-        let first = (slice, ChunkIndex(leaf * LEAF));
-        let last = (slice, ChunkIndex(leaf * LEAF + (LEAF - 1)));
-        let found = self.map.range(first..=last);
-        found.map(|((_, index), chunk)| (*index, *chunk))
+    pub fn map_of(&self, leaf: LeafKey) -> impl Iterator<Item = (ChunkIndex, Option<ChunkNumber>)> {
+        of_leaf(&self.map, leaf)
     }
+}
+
+fn of_leaf<T: Copy>(
+    all: &BTreeMap<Place, T>,
+    (slice, leaf): LeafKey,
+) -> impl Iterator<Item = (ChunkIndex, T)> {
+    let (first, last) = in_leaf(leaf).into_inner();
+    let found = all.range((slice, ChunkIndex(first))..=(slice, ChunkIndex(last)));
+    found.map(|((_, index), value)| (*index, *value))
 }

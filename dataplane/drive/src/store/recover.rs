@@ -116,8 +116,7 @@ pub fn recover(
     }
     let proven = before.clean || (before.session == opening.session && !opening.session.is_nil());
     let replayed = replay(medium, &geometry, before.log, &loaded, &rows)?;
-    let mut lost = false;
-    let pending = resolve(
+    let resolved = resolve(
         Unclean {
             medium,
             tables,
@@ -130,17 +129,16 @@ pub fn recover(
             clean: before.clean,
         },
         replayed,
-        &mut lost,
     )?;
-    if let Some(problem) = apply_map(tables, &pending.0.map, &mut free, &mut mapped)? {
+    if let Some(problem) = apply_map(tables, &resolved.pending.map, &mut free, &mut mapped)? {
         damage.get_or_insert(problem);
     }
     if let Some(damage) = damage {
         return Err(StoreError::Damaged(damage));
     }
     let mut core = Core::new(free, mapped);
-    pending
-        .1
+    resolved
+        .hot
         .iter()
         .for_each(|(key, mark)| core.hot.inherit(*key, *mark));
     let next = LogStart {
@@ -148,8 +146,8 @@ pub fn recover(
         offset: 0,
         sequence: 1,
     };
-    core.pending.recovered(pending.0);
-    if lost {
+    core.pending.recovered(resolved.pending);
+    if resolved.lost {
         // Before anything says that all is well again.
         superblocks.update(|now| now.incarnation = Uuid::new_v4())?;
     }
@@ -220,35 +218,39 @@ struct Unclean<'a> {
     clean: bool,
 }
 
-type Resolved = (Folding, BTreeMap<RegionKey, Mark>);
+/// Nothing is left open.
+struct Resolved {
+    pending: Folding,
+    hot: BTreeMap<RegionKey, Mark>,
+    /// Acknowledged bytes may be gone.
+    lost: bool,
+}
 
-/// Settles what the log leaves open. `lost` becomes true if acknowledged bytes may be gone.
-fn resolve(
-    unclean: Unclean<'_>,
-    mut replayed: Replayed,
-    lost: &mut bool,
-) -> Result<Resolved, StoreError> {
+/// Settles what the log leaves open.
+fn resolve(unclean: Unclean<'_>, mut replayed: Replayed) -> Result<Resolved, StoreError> {
     replayed
         .hot
         .retain(|key, _| unclean.rows.contains_key(&key.0));
-    if unclean.clean {
-        return Ok((replayed.pending, replayed.hot));
-    }
-    let written = !replayed.hot.is_empty() || !replayed.tentative.is_empty();
-    *lost = written && !unclean.proven;
-    let tentative = std::mem::take(&mut replayed.tentative);
-    let mut unwritten = HashMap::new();
-    if unclean.proven {
-        for (place, chunk) in tentative {
-            replayed.settle(place, chunk);
-            unwritten.insert(chunk, ());
+    let mut lost = false;
+    if !unclean.clean {
+        let written = !replayed.hot.is_empty() || !replayed.tentative.is_empty();
+        lost = written && !unclean.proven;
+        let tentative = std::mem::take(&mut replayed.tentative);
+        if unclean.proven {
+            for (place, chunk) in tentative {
+                replayed.settle(place, chunk);
+            }
+        }
+        let hot: Vec<_> = replayed.hot.keys().copied().collect();
+        for key in hot {
+            unclean.region(key, &mut replayed)?;
         }
     }
-    let hot: Vec<_> = replayed.hot.keys().copied().collect();
-    for key in hot {
-        unclean.region(key, &mut replayed)?;
-    }
-    Ok((replayed.pending, replayed.hot))
+    Ok(Resolved {
+        pending: replayed.pending,
+        hot: replayed.hot,
+        lost,
+    })
 }
 
 impl Unclean<'_> {

@@ -8,7 +8,7 @@ use crate::superblock::CHUNK;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use uuid::Uuid;
-use weft_block::{BLOCK, DiskError};
+use weft_block::{BLOCK, DiskError, ErrorKind};
 use weft_spec::drive::{Config, SliceRecord, SliceRequest};
 use weft_spec::ids::{DocumentGeneration, FencePair, SliceUid, VolumeUid};
 
@@ -305,7 +305,9 @@ impl Store {
             return Ok(false);
         }
         let (tables, row) = (self.tables.clone(), slice.row());
-        let json = serde_json::to_vec(&record).unwrap_or_default();
+        let json = serde_json::to_vec(&record).map_err(|error| {
+            DiskError::new(ErrorKind::MediaWrite, "the record as JSON").caused_by(error)
+        })?;
         // A hole is of use only to a slice that lacks the config that made it.
         let oldest = record.out_of_sync.iter().map(|out| out.since).min();
         let oldest = oldest.unwrap_or(Config(u64::MAX));

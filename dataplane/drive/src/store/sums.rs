@@ -56,6 +56,16 @@ struct RawEntry {
     stamp: U64,
 }
 
+impl RawEntry {
+    fn sums(&self) -> Sums {
+        Sums {
+            mask: u16::MAX,
+            blocks: self.blocks.map(U32::get),
+            stamp: Config(self.stamp.get()),
+        }
+    }
+}
+
 #[derive(Clone, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct RawPage {
@@ -92,6 +102,16 @@ struct Cache {
     clock: u64,
 }
 
+impl Cache {
+    /// The page, if it is in memory; the last to be dropped now.
+    fn touch(&mut self, number: u32) -> Option<&Page> {
+        self.clock += 1;
+        let page = self.pages.get_mut(&number)?;
+        page.used = self.clock;
+        Some(page)
+    }
+}
+
 impl Area {
     /// Of this drive.
     pub fn new(medium: Arc<dyn Medium>, geometry: &Geometry, drive: DriveUid) -> Self {
@@ -106,13 +126,11 @@ impl Area {
     /// What the page says of a chunk. Blocks, unless the page is in memory.
     pub fn get(&self, chunk: ChunkNumber) -> Result<Sums, DiskError> {
         let (number, at) = place(chunk);
-        let page = self.page(number)?;
-        let entry = &page.raw.entries[at];
-        Ok(Sums {
-            mask: u16::MAX,
-            blocks: entry.blocks.map(U32::get),
-            stamp: Config(entry.stamp.get()),
-        })
+        if let Some(page) = self.cache().touch(number) {
+            return Ok(page.raw.entries[at].sums());
+        }
+        let page = self.load(number)?;
+        Ok(self.keep(number, page).raw.entries[at].sums())
     }
 
     /// Writes newer sums into their pages, each over the older of its two copies. Durable after
@@ -128,11 +146,7 @@ impl Area {
             let mut page = self.page(number)?;
             for (chunk, newer) in group {
                 let entry = &mut page.raw.entries[place(**chunk).1];
-                let mut sums = Sums {
-                    mask: u16::MAX,
-                    blocks: entry.blocks.map(U32::get),
-                    stamp: Config(entry.stamp.get()),
-                };
+                let mut sums = entry.sums();
                 // A stamp goes back when the chunk goes to another slice: all blocks are new then.
                 if newer.mask == u16::MAX {
                     sums.stamp = newer.stamp;
@@ -156,14 +170,8 @@ impl Area {
     }
 
     fn page(&self, number: u32) -> Result<Page, DiskError> {
-        {
-            let mut cache = self.cache();
-            cache.clock += 1;
-            let clock = cache.clock;
-            if let Some(page) = cache.pages.get_mut(&number) {
-                page.used = clock;
-                return Ok(page.clone());
-            }
+        if let Some(page) = self.cache().touch(number) {
+            return Ok(page.clone());
         }
         let page = self.load(number)?;
         Ok(self.keep(number, page))

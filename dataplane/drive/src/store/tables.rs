@@ -180,14 +180,7 @@ impl Tables {
         slice: SliceNumber,
         range: RangeInclusive<u32>,
     ) -> Result<Vec<(ChunkIndex, ChunkNumber)>, redb::Error> {
-        let table = self.0.begin_read()?.open_table(CHUNKS)?;
-        let (start, end) = (ChunkIndex(*range.start()), ChunkIndex(*range.end()));
-        let mut found = Vec::new();
-        for entry in table.range(join(slice, start)..=join(slice, end))? {
-            let (key, number) = entry?;
-            found.push((split(key.value()).1, ChunkNumber(number.value())));
-        }
-        Ok(found)
+        self.range(CHUNKS, slice, range, ChunkNumber)
     }
 
     /// The holes of the slice in this range of indexes.
@@ -196,12 +189,22 @@ impl Tables {
         slice: SliceNumber,
         range: RangeInclusive<u32>,
     ) -> Result<Vec<(ChunkIndex, Config)>, redb::Error> {
-        let table = self.0.begin_read()?.open_table(HOLES)?;
+        self.range(HOLES, slice, range, Config)
+    }
+
+    fn range<V: redb::Value + 'static, T>(
+        &self,
+        table: TableDefinition<'_, u64, V>,
+        slice: SliceNumber,
+        range: RangeInclusive<u32>,
+        value: impl Fn(V::SelfType<'_>) -> T,
+    ) -> Result<Vec<(ChunkIndex, T)>, redb::Error> {
+        let table = self.0.begin_read()?.open_table(table)?;
         let (start, end) = (ChunkIndex(*range.start()), ChunkIndex(*range.end()));
         let mut found = Vec::new();
         for entry in table.range(join(slice, start)..=join(slice, end))? {
-            let (key, stamp) = entry?;
-            found.push((split(key.value()).1, Config(stamp.value())));
+            let (key, stored) = entry?;
+            found.push((split(key.value()).1, value(stored.value())));
         }
         Ok(found)
     }

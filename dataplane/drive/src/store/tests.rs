@@ -81,6 +81,18 @@ fn run<T>(test: impl Future<Output = T>) -> T {
         .block_on(test)
 }
 
+/// A write that is not durable and carries nothing.
+async fn put(
+    store: &Arc<Store>,
+    slice: &Arc<Slice>,
+    at: u64,
+    data: Bytes,
+) -> Result<(), DiskError> {
+    store
+        .write(slice, at, data, Write::Cached, Carried::default(), ())
+        .await
+}
+
 /// Ends a store. Never two on one medium: a metadata store that still closes on another thread
 /// writes under the one that opens. In a process the hold on the medium sees to that.
 async fn end(store: Arc<Store>) {
@@ -99,58 +111,20 @@ async fn a_full_drive_refuses_writes_and_takes_them_again_after_a_discard() {
         .await
         .unwrap();
     for chunk in 0..blocks / 16 {
-        store
-            .write(
-                &slice,
-                chunk * CHUNK,
-                tagged(7, 16),
-                Write::Cached,
-                Carried::default(),
-                (),
-            )
+        put(&store, &slice, chunk * CHUNK, tagged(7, 16))
             .await
             .unwrap();
     }
     assert_eq!(store.free(), 0);
     let at = blocks * BLOCK;
-    let full = store
-        .write(
-            &slice,
-            at,
-            tagged(8, 1),
-            Write::Cached,
-            Carried::default(),
-            (),
-        )
-        .await
-        .unwrap_err();
+    let full = put(&store, &slice, at, tagged(8, 1)).await.unwrap_err();
     assert_eq!(full.kind(), ErrorKind::NoSpace);
-    store
-        .write(
-            &slice,
-            0,
-            tagged(9, 16),
-            Write::Cached,
-            Carried::default(),
-            (),
-        )
-        .await
-        .unwrap();
+    put(&store, &slice, 0, tagged(9, 16)).await.unwrap();
     store
         .zero(&slice, 0, CHUNK, Carried::default(), ())
         .await
         .unwrap();
-    store
-        .write(
-            &slice,
-            at,
-            tagged(8, 1),
-            Write::Cached,
-            Carried::default(),
-            (),
-        )
-        .await
-        .unwrap();
+    put(&store, &slice, at, tagged(8, 1)).await.unwrap();
     let mut bytes = BytesMut::zeroed(CHUNK as usize);
     store.read(&slice, at, &mut bytes, ()).await.unwrap();
     assert!(bytes[..4096] == tagged(8, 1)[..]);
@@ -212,17 +186,7 @@ async fn a_slice_grows_while_it_is_used_and_stays_grown() {
     let slice = store.allocate(uid, small).await.unwrap();
     check_write(&store, &slice, 0, 3, BLOCKS).await;
     let end = slice.size();
-    let beyond = store
-        .write(
-            &slice,
-            end,
-            tagged(4, 1),
-            Write::Cached,
-            Carried::default(),
-            (),
-        )
-        .await
-        .unwrap_err();
+    let beyond = put(&store, &slice, end, tagged(4, 1)).await.unwrap_err();
     assert_eq!(beyond.kind(), ErrorKind::OutOfRange);
     let large = SliceRequest {
         size: 3 * end,
@@ -380,17 +344,7 @@ async fn a_store_that_cannot_record_refuses_and_says_so() {
         .await
         .unwrap();
     power.cut_after(1);
-    let error = store
-        .write(
-            &slice,
-            0,
-            tagged(1, 1),
-            Write::Cached,
-            Carried::default(),
-            (),
-        )
-        .await
-        .unwrap_err();
+    let error = put(&store, &slice, 0, tagged(1, 1)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::MediaWrite);
     let mut failure = store.failure();
     assert!(failure.borrow_and_update().is_some());

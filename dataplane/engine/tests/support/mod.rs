@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -272,12 +273,14 @@ pub struct Engine(Child);
 
 impl Engine {
     pub async fn end(&mut self) -> ExitStatus {
+        // Listened to before the first look, so that an end in between is not missed.
+        let mut children = signal(SignalKind::child()).unwrap();
         let waiting = async {
             loop {
                 if let Some(status) = self.0.try_wait().unwrap() {
                     return status;
                 }
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                children.recv().await;
             }
         };
         within("the end of the engine", waiting).await

@@ -18,7 +18,7 @@ async fn cold(medium: &Arc<MemoryDisk>) -> (Arc<Store>, Arc<Slice>) {
         check_write(&store, &slice, block * BLOCK, block as u32 + 1, 1).await;
     }
     store.log(Wanted::Fold).await.unwrap();
-    assert_eq!(store.core().hot.len(), 0);
+    assert_eq!(store.core().hot.count(slice.number()), 0);
     (store, slice)
 }
 
@@ -250,16 +250,7 @@ async fn a_block_that_cannot_be_read_is_told_and_a_write_that_fails_once_is_trie
     failing.writes.store(1, Ordering::Relaxed);
     check_write(&store, &slice, 0, 99, 1).await;
     failing.writes.store(2, Ordering::Relaxed);
-    let failed = store
-        .write(
-            &slice,
-            0,
-            tagged(98, 1),
-            Write::Cached,
-            Carried::default(),
-            (),
-        )
-        .await;
+    let failed = put(&store, &slice, 0, tagged(98, 1)).await;
     assert_eq!(failed.unwrap_err().kind(), ErrorKind::MediaWrite);
     assert_eq!(read(&store, &slice, 1).await.unwrap(), tagged(2, 1));
 }

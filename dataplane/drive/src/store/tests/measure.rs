@@ -24,17 +24,7 @@ fn what_a_region_costs() {
             .unwrap();
         for region in 0..HEATS {
             let data = tagged(1, REGION / BLOCK);
-            store
-                .write(
-                    &slice,
-                    region * REGION,
-                    data,
-                    Write::Cached,
-                    Carried::default(),
-                    (),
-                )
-                .await
-                .unwrap();
+            put(&store, &slice, region * REGION, data).await.unwrap();
         }
         store.log(Wanted::Fold).await.unwrap();
         let each = |round: u32| {
