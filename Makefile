@@ -8,7 +8,7 @@ LAB     := target/debug/weft-lab
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo down test check unit local guest cluster machine recoveries full idle crds images tools packages deny lab toolchain binaries
+.PHONY: help demo down test check unit local guest cluster machine fuzz recoveries full idle crds images tools packages deny lab toolchain binaries
 
 help: ## list these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ full: test ## make test, the lab's own tests (it leaves nothing behind), and 100
 
 recoveries: ## 100,000 recoveries of the slice store after deaths and power cuts
 	$(CARGO) test --locked --release -p weft-drive --lib -- --ignored a_hundred_thousand --nocapture
+
+fuzz: ## fuzzes every decoder for 60 s (WEFT_FUZZ_SECONDS); needs a C++ compiler
+	sh e2e/fuzz/run.sh
 
 check: ## formatting, lints, unit tests: minutes, no root, no cluster
 	$(CARGO) fmt --all --check

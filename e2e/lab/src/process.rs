@@ -199,7 +199,12 @@ mod tests {
             .expect("sleep starts");
         let pid = child.id() as i32;
         let me = std::process::id() as i32;
-        assert!(tree(me).iter().any(|p| p.pid == pid && p.runs(&["sleep"])));
+        // exec hands the new argument list over after it has let the parent go on.
+        wait("sleep below this process", Duration::from_secs(5), || {
+            let found = tree(me).iter().any(|p| p.pid == pid && p.runs(&["sleep"]));
+            Ok(found.then_some(()))
+        })
+        .expect("it is found");
         kill_and_wait(pid, Duration::from_secs(5)).expect("it dies");
         child.wait().expect("it can be reaped");
         assert!(!alive(pid));
