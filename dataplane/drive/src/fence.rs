@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use weft_block::{Disk, DiskError, ErrorKind, Write};
 use weft_spec::ids::FencePair;
+use weft_transport::Events;
 
 /// No association may do I/O.
 const NOBODY: u64 = 0;
@@ -25,6 +26,8 @@ pub struct Fence {
     serial: AtomicU64,
     /// Associations that have not ended.
     live: Mutex<Vec<Arc<Association>>>,
+    /// Through which the admitted engine hears of changes of the slice.
+    pub(crate) events: Events,
     /// One Connect at a time decides.
     pub(crate) deciding: tokio::sync::Mutex<()>,
 }

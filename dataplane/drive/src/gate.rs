@@ -65,7 +65,11 @@ impl Slices {
         uid: SliceUid,
         request: SliceRequest,
     ) -> Result<SliceStatus, AllocateError> {
+        let before = self.store.slice(uid).map(|slice| slice.size());
         let slice = self.store.allocate(uid, request).await?;
+        if before.is_some_and(|before| before != slice.size()) {
+            self.fence(uid).events.resized();
+        }
         self.changed();
         Ok(self.status_of(&slice))
     }
@@ -207,6 +211,7 @@ impl Slices {
             serial,
             first_controller: FIRST_CONTROLLER,
             read_only: false,
+            events: self.fence(slice.uid()).events.clone(),
             vendor: Some(vendor),
         };
         Admission {

@@ -14,7 +14,9 @@ use weft_block::Disk;
 use weft_spec::engine::AllowedHost;
 use weft_spec::ids::{FencePair, VolumeUid};
 use weft_spec::nqn;
-use weft_transport::{Admission, ConnectRequest, Export, Gate, Refusal};
+use weft_transport::{
+    Admission, ConnectRequest, Discovery, DiscoveryRecord, Events, Export, Gate, Refusal,
+};
 
 /// How long a Connect waits for the end of the host's older association; then the host is told
 /// to come again, before its own time-out for Connect makes it drop the connection.
@@ -30,6 +32,8 @@ pub struct HostGate {
     export: Export,
     state: Mutex<State>,
     changed: watch::Sender<()>,
+    /// Counts changes of who may find what.
+    directory: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -64,6 +68,7 @@ impl HostGate {
             serial: volume.0.simple().to_string()[..20].to_owned(),
             first_controller: first_controller(pair),
             read_only: false,
+            events: Events::new(),
             vendor: None,
         };
         Arc::new(Self {
@@ -71,7 +76,13 @@ impl HostGate {
             export,
             state: Mutex::default(),
             changed: watch::Sender::new(()),
+            directory: watch::Sender::new(1),
         })
+    }
+
+    /// Through which hosts hear of changes of the volume.
+    pub fn events(&self) -> &Events {
+        &self.export.events
     }
 
     /// From now on exactly these may connect. Associations of all others are ended: commands in
@@ -84,6 +95,8 @@ impl HostGate {
                 live.revoke.cancel();
             }
         }
+        drop(state);
+        self.directory.send_modify(|generation| *generation += 1);
     }
 
     /// Told after each association that begins or ends.
@@ -188,6 +201,27 @@ impl Gate for Door {
             tracing::warn!(%host, peer = %request.peer, ?refusal, "host not admitted");
         }
         decided
+    }
+
+    fn discovery(&self) -> Option<Arc<dyn Discovery>> {
+        Some(self.0.clone())
+    }
+}
+
+impl Discovery for HostGate {
+    /// The volume, for the hosts that may connect; nobody else learns that it exists.
+    fn records(&self, host: &str, local: SocketAddr) -> Vec<DiscoveryRecord> {
+        let state = self.state();
+        let allowed = find(&state.allowed, host);
+        let record = allowed.map(|_| DiscoveryRecord {
+            subsystem: self.subsystem.clone(),
+            address: local,
+        });
+        record.into_iter().collect()
+    }
+
+    fn generation(&self) -> watch::Receiver<u64> {
+        self.directory.subscribe()
     }
 }
 
@@ -333,6 +367,23 @@ mod tests {
             "127.0.0.1:5000".parse().unwrap(),
             "not the mapped form"
         );
+    }
+
+    #[tokio::test]
+    async fn only_an_allowed_host_finds_the_volume_and_a_change_of_rights_is_told() {
+        let known = host("n1", 1);
+        let door = door(std::slice::from_ref(&known));
+        let discovery = door.discovery().unwrap();
+        let mut generation = discovery.generation();
+        generation.mark_unchanged();
+        let local = "10.4.0.7:4420".parse().unwrap();
+        let found = discovery.records(known.nqn.expose(), local);
+        assert_eq!((found.len(), found[0].address), (1, local));
+        assert_eq!(found[0].subsystem, nqn::volume(document(1).volume));
+        assert!(discovery.records("nqn.stranger", local).is_empty());
+        door.0.admit(&[]);
+        assert!(generation.has_changed().unwrap());
+        assert!(discovery.records(known.nqn.expose(), local).is_empty());
     }
 
     #[tokio::test]

@@ -19,9 +19,14 @@ pub const ASYNC_EVENTS: u8 = 0x0b;
 /// Keep Alive Timer.
 pub const KEEP_ALIVE: u8 = 0x0f;
 
-/// Events: Namespace Attribute Notices (bit 8) and ANA Change Notices (bit 11). The same bits are
-/// OAES and the value of [`ASYNC_EVENTS`].
-pub const EVENTS: u32 = 1 << 8 | 1 << 11;
+/// Bit of Namespace Attribute Notices in OAES and in the value of [`ASYNC_EVENTS`].
+pub const NAMESPACE_NOTICE: u32 = 1 << 8;
+/// Bit of ANA Change Notices.
+pub const ANA_NOTICE: u32 = 1 << 11;
+/// Bit of Discovery Log Page Change Notices.
+pub const DISCOVERY_NOTICE: u32 = 1 << 31;
+/// What an I/O controller tells.
+pub const EVENTS: u32 = NAMESPACE_NOTICE | ANA_NOTICE;
 
 /// Result of Set Features Number of Queues: as many as asked for, at most `limit`, both kinds
 /// zero-based. `None` if the request is FFFFh, which is illegal (section 5.27.1.5).

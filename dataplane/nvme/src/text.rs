@@ -24,6 +24,12 @@ pub(crate) fn read_nul_padded(field: &[u8]) -> Option<&str> {
     std::str::from_utf8(field.get(..end)?).ok()
 }
 
+/// Reads a space-padded field of ASCII; NULs count as padding, since some write them.
+pub(crate) fn read_space_padded(field: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(field).ok()?;
+    Some(text.trim_end_matches([' ', '\0']))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,5 +40,6 @@ mod tests {
         assert_eq!(read_nul_padded(&field), Some("abc"));
         assert_eq!(read_nul_padded(b"abcd"), None);
         assert_eq!(space_padded::<4>("ab"), *b"ab  ");
+        assert_eq!(read_space_padded(b"ab  "), Some("ab"));
     }
 }

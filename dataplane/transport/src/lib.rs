@@ -13,5 +13,6 @@ pub mod target;
 
 pub use initiator::{ConnectError, ConnectOptions, PathState, ReconnectingDisk, RemoteDisk};
 pub use target::{
-    Admission, ConnectRequest, Export, Gate, Limits, Refusal, Vendor, VendorError, serve,
+    Admission, AnaState, ConnectRequest, DISCOVERY_SUBSYSTEM, Discovery, DiscoveryRecord, Events,
+    Export, Gate, Limits, Refusal, Vendor, VendorError, serve,
 };

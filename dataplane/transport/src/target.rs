@@ -2,15 +2,21 @@
 
 mod association;
 mod connection;
+mod events;
 mod execute;
+mod halfopen;
 mod listener;
+mod news;
 
+pub use events::Events;
 pub use listener::serve;
+pub use weft_nvme::log::{AnaState, DiscoveryRecord};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use weft_block::Disk;
@@ -65,6 +71,8 @@ pub struct Export {
     pub first_controller: u16,
     /// Writes are refused, and the namespace says so (NSATTR bit 0).
     pub read_only: bool,
+    /// Through which hosts hear of changes.
+    pub events: Events,
     /// Answers vendor specific admin commands (C0h to FFh), if any.
     pub vendor: Option<Arc<dyn Vendor>>,
 }
@@ -74,6 +82,23 @@ pub struct Export {
 pub trait Gate: Send + Sync {
     /// Admits or refuses.
     async fn connect(&self, request: ConnectRequest) -> Result<Admission, Refusal>;
+
+    /// The discovery service behind [`DISCOVERY_SUBSYSTEM`], if there is one.
+    fn discovery(&self) -> Option<Arc<dyn Discovery>> {
+        None
+    }
+}
+
+/// The well-known name of every discovery subsystem (Fabrics section 1.5.5).
+pub const DISCOVERY_SUBSYSTEM: &str = "nqn.2014-08.org.nvmexpress.discovery";
+
+/// What a discovery controller tells (Fabrics section 5).
+pub trait Discovery: Send + Sync {
+    /// The subsystems that this host may use; `local` is the address at which it asks.
+    fn records(&self, host: &str, local: SocketAddr) -> Vec<DiscoveryRecord>;
+
+    /// A number that grows whenever any answer may have changed (GENCTR).
+    fn generation(&self) -> watch::Receiver<u64>;
 }
 
 /// Vendor specific admin commands (NVMe Base 2.0 section 5, opcodes C0h to FFh). Bits 1:0 of the
@@ -102,15 +127,21 @@ pub enum VendorError {
 /// What a target gives to its peers at most.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at one time, admitted or not.
+    /// Admitted connections at one time.
     pub connections: usize,
+    /// Connections that have not said yet who they are. Beyond, the oldest gives way.
+    pub half_open: usize,
+    /// The same of one address.
+    pub half_open_of_one: usize,
     /// Entries of a queue (CAP.MQES + 1).
     pub queue_size: u16,
     /// I/O queues of one association.
     pub io_queues: u16,
     /// Bytes of data that one queue holds: commands beyond wait for their R2T or their turn.
     pub queue_memory: usize,
-    /// From the connection to ICReq, and from there to Connect.
+    /// Bytes of data that all queues together hold, and one command of each queue beyond.
+    pub memory: usize,
+    /// From the connection to ICReq, and once more from there to Connect.
     pub handshake: std::time::Duration,
 }
 
@@ -118,9 +149,12 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 256,
+            half_open: 64,
+            half_open_of_one: 16,
             queue_size: 128,
             io_queues: 16,
             queue_memory: 4 << 20,
+            memory: 64 << 20,
             handshake: std::time::Duration::from_secs(5),
         }
     }

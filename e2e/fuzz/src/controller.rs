@@ -1,17 +1,28 @@
 //! Admin commands in any order against one controller.
 
-use std::collections::HashSet;
 use weft_nvme::MAX_TRANSFER;
 use weft_nvme::command::Sqe;
-use weft_nvme::identify::Shape;
-use weft_nvme::target::{Controller, Reply};
+use weft_nvme::identify::{ControllerType, Shape};
+use weft_nvme::log::AnaState;
+use weft_nvme::target::{Controller, Notice, Now, Reply};
 use zerocopy::FromBytes;
 
 /// Bytes of one submission queue entry.
 const ENTRY: usize = 64;
 
+const NOW: Now = Now {
+    blocks: 1024,
+    ana: AnaState::Optimized,
+    ana_changes: 7,
+};
+
 pub(crate) fn controller(data: &[u8]) {
+    let kind = match data.len() % 4 {
+        0 => ControllerType::Discovery,
+        _ => ControllerType::Io,
+    };
     let shape = Shape {
+        kind,
         subsystem: "nqn.2026-11.storage.weft:volume:00000000-0000-0000-0000-000000000001".into(),
         serial: "weft".into(),
         controller: 7,
@@ -21,7 +32,7 @@ pub(crate) fn controller(data: &[u8]) {
         queue_size: 128,
     };
     let mut controller = Controller::new(shape, 4, 5000);
-    let mut held = HashSet::new();
+    let mut held = 0;
     for entry in data.chunks_exact(ENTRY) {
         let Ok(sqe) = Sqe::read_from_bytes(entry) else {
             return;
@@ -30,7 +41,10 @@ pub(crate) fn controller(data: &[u8]) {
         if sqe.sgl.length.get() > MAX_TRANSFER {
             continue;
         }
-        match controller.answer(&sqe, 1024) {
+        if sqe.cid.get() % 7 == 0 {
+            controller.raise(Notice::Ana);
+        }
+        match controller.answer(&sqe, NOW) {
             Reply::Data(answer) => {
                 assert!(
                     answer.len() <= MAX_TRANSFER as usize,
@@ -39,10 +53,15 @@ pub(crate) fn controller(data: &[u8]) {
                 );
             }
             Reply::Held => {
-                held.insert(held.len());
-                assert!(held.len() <= 4, "more events held than AERL allows");
+                held += 1;
+                assert!(held <= 4, "more events held than AERL allows");
             }
+            Reply::DiscoveryLog { length, .. } => assert!(length <= MAX_TRANSFER),
             Reply::Done(_) | Reply::Refused(..) | Reply::Vendor { .. } => {}
+        }
+        while controller.next_notice().is_some() {
+            assert!(held > 0, "a notice without a request");
+            held -= 1;
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use weft_nvme::identify::find_uuid;
 use weft_nvme::initiator::Demands;
-use weft_nvme::{BLOCK, MAX_TRANSFER};
+use weft_nvme::{BLOCK, MAX_TRANSFER, log};
 
 /// Bytes of an Identify structure.
 const IDENTIFY: usize = 4096;
@@ -22,4 +22,8 @@ pub(crate) fn facts(data: &[u8]) {
         assert!(!facts.uuid.is_nil());
     }
     let _uuid = find_uuid(descriptors);
+    if let Some((generation, records)) = log::parse_discovery(data) {
+        let again = log::parse_discovery(&log::discovery(generation, &records));
+        assert_eq!(again, Some((generation, records)));
+    }
 }

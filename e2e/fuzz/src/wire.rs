@@ -131,7 +131,7 @@ fn submission(number: u32) -> (weft_nvme::command::Sqe, Payload) {
         count: blocks,
     };
     let length = usize::try_from(blocks * BLOCK).expect("a few blocks");
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         let buffer = BytesMut::zeroed(length);
         (IoCommand::Read { range }.to_sqe(), Payload::ToHost(buffer))
     } else {

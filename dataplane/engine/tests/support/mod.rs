@@ -29,7 +29,8 @@ use weft_spec::ids::{
 use weft_spec::keys::Key;
 use weft_spec::nqn::{self, HostNqn};
 use weft_transport::{
-    Admission, ConnectOptions, ConnectRequest, Export, Gate, Limits, Refusal, Vendor, VendorError,
+    Admission, ConnectOptions, ConnectRequest, Events, Export, Gate, Limits, Refusal, Vendor,
+    VendorError,
 };
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -120,6 +121,7 @@ impl Gate for DriveGate {
             serial: "scripted".into(),
             first_controller: 1,
             read_only: false,
+            events: Events::new(),
             vendor: Some(Arc::new(vendor)),
         };
         Ok(Admission {

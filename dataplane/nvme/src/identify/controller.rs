@@ -1,6 +1,6 @@
 //! Identify Controller (Base figure 275).
 
-use super::Shape;
+use super::{ControllerType, Shape};
 use crate::text::{nul_padded, read_nul_padded, space_padded};
 use crate::{IN_CAPSULE, MDTS, NSID, feature, property};
 use zerocopy::little_endian::{U16, U32};
@@ -29,8 +29,6 @@ const SGLS: u32 = 0x0010_0001;
 /// SQES and CQES: 2^6 and 2^4 bytes, minimum and maximum.
 const SQES: u8 = 0x66;
 const CQES: u8 = 0x44;
-/// CNTRLTYPE: I/O controller.
-const IO_CONTROLLER: u8 = 1;
 /// A submission queue entry, in units of 16 bytes.
 const ENTRY: u32 = 4;
 
@@ -140,6 +138,35 @@ pub struct IdentifyController {
 impl IdentifyController {
     /// What ours says.
     pub fn new(shape: &Shape) -> Self {
+        match shape.kind {
+            ControllerType::Io => Self::io(shape),
+            ControllerType::Discovery => Self::discovery(shape),
+        }
+    }
+
+    /// Fabrics section 5.4: no namespaces, no I/O queues, and so nothing about them.
+    fn discovery(shape: &Shape) -> Self {
+        Self {
+            mn: space_padded(MODEL),
+            sn: space_padded(&shape.serial),
+            fr: space_padded(FIRMWARE),
+            mdts: MDTS,
+            cntlid: U16::new(shape.controller),
+            ver: U32::new(property::VERSION),
+            oaes: U32::new(feature::DISCOVERY_NOTICE),
+            cntrltype: ControllerType::Discovery as u8,
+            aerl: 3,
+            // Bit 2: the log can be read in parts.
+            lpa: 0b100,
+            kas: U16::new(KAS),
+            maxcmd: U16::new(shape.queue_size),
+            sgls: U32::new(SGLS),
+            subnqn: nul_padded(&shape.subsystem),
+            ..Self::new_zeroed()
+        }
+    }
+
+    fn io(shape: &Shape) -> Self {
         Self {
             sn: space_padded(&shape.serial),
             mn: space_padded(MODEL),
@@ -149,7 +176,7 @@ impl IdentifyController {
             cntlid: U16::new(shape.controller),
             ver: U32::new(property::VERSION),
             oaes: U32::new(feature::EVENTS),
-            cntrltype: IO_CONTROLLER,
+            cntrltype: ControllerType::Io as u8,
             acl: 3,
             aerl: 3,
             // Figure 275: slot 1 alone, read-only.
@@ -205,6 +232,7 @@ mod tests {
 
     fn bytes() -> Vec<u8> {
         let shape = Shape {
+            kind: ControllerType::Io,
             subsystem: "nqn.2026-11.storage.weft:volume:1".into(),
             serial: "0123456789abcdef0123".into(),
             controller: 0x1231,

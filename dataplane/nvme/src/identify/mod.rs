@@ -26,9 +26,20 @@ pub const CNS_DESCRIPTORS: u8 = 0x03;
 /// CNS 06h: command set specific controller structure.
 pub const CNS_CONTROLLER_CSI: u8 = 0x06;
 
+/// CNTRLTYPE (Base figure 275): what a controller is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ControllerType {
+    /// Serves the namespace.
+    Io = 1,
+    /// Serves the discovery log alone.
+    Discovery = 2,
+}
+
 /// What a controller says about itself and its one namespace.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Shape {
+    /// CNTRLTYPE.
+    pub kind: ControllerType,
     /// SUBNQN.
     pub subsystem: String,
     /// SN, the same for all controllers of the subsystem.

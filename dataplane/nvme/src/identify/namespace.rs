@@ -91,6 +91,7 @@ mod tests {
 
     fn bytes(read_only: bool) -> Vec<u8> {
         let shape = Shape {
+            kind: crate::identify::ControllerType::Io,
             subsystem: "nqn.x".into(),
             serial: "1".into(),
             controller: 1,

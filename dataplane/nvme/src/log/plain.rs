@@ -28,7 +28,11 @@ pub(super) fn firmware() -> Vec<u8> {
     log
 }
 
-/// Changed Namespace List (Base section 5.16.1.5): none since the last read.
-pub(super) fn changed_namespaces() -> Vec<u8> {
-    vec![0; 4096]
+/// Changed Namespace List (Base section 5.16.1.5): what changed since the last read.
+pub(super) fn changed_namespaces(changed: Option<u32>) -> Vec<u8> {
+    let mut log = vec![0; 4096];
+    if let (Some(changed), Some(first)) = (changed, log.first_chunk_mut::<4>()) {
+        *first = changed.to_le_bytes();
+    }
+    log
 }

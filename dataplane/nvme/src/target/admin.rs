@@ -1,8 +1,8 @@
 //! Admin commands other than Fabrics commands.
 
-use super::controller::{Controller, EVENT_REQUESTS, Reply, round_kato};
+use super::controller::{Controller, Reply, round_kato};
 use crate::command::{AdminCommand, Sqe};
-use crate::identify::{self, IdentifyController, IdentifyNamespace};
+use crate::identify::{self, ControllerType, IdentifyController, IdentifyNamespace};
 use crate::status::Status;
 use crate::{NSID, feature, log};
 use bytes::Bytes;
@@ -24,16 +24,22 @@ impl Controller {
                 specific,
                 offset,
                 length,
-                ..
-            } => log::part(&log::page(page, specific)?, offset, length).map(data),
+                retain,
+            } => {
+                let reply = self.log(page, specific, offset, length)?;
+                if !retain {
+                    self.notices.read(page);
+                    self.namespace_changed &= page != log::CHANGED_NAMESPACES;
+                }
+                Ok(reply)
+            }
             AdminCommand::SetFeatures { save: true, .. } => Err(Status::FEATURE_NOT_SAVEABLE),
             AdminCommand::SetFeatures { feature, value, .. } => self.set_feature(feature, value),
             AdminCommand::GetFeatures { feature, select } => self.get_feature(feature, select),
             AdminCommand::AsyncEvent => {
-                if self.held >= EVENT_REQUESTS {
+                if !self.notices.hold() {
                     return Err(Status::AER_LIMIT_EXCEEDED);
                 }
-                self.held += 1;
                 Ok(Reply::Held)
             }
             AdminCommand::KeepAlive => Ok(Reply::Done(0)),
@@ -48,7 +54,32 @@ impl Controller {
         }
     }
 
+    /// A discovery controller has the discovery log alone, and no other controller has it
+    /// (Fabrics section 5.3).
+    fn log(&self, page: u8, specific: u8, offset: u64, length: u32) -> Result<Reply, Status> {
+        match (self.shape.kind, page) {
+            (ControllerType::Discovery, log::DISCOVERY) => {
+                Ok(Reply::DiscoveryLog { offset, length })
+            }
+            (ControllerType::Discovery, _) => Err(Status::INVALID_LOG_PAGE),
+            (ControllerType::Io, _) => {
+                log::part(&log::page(page, specific, self.facts())?, offset, length).map(data)
+            }
+        }
+    }
+
+    /// The notices that this kind of controller has.
+    fn events(&self) -> u32 {
+        match self.shape.kind {
+            ControllerType::Io => feature::EVENTS,
+            ControllerType::Discovery => feature::DISCOVERY_NOTICE,
+        }
+    }
+
     fn identify(&self, cns: u8, nsid: u32, csi: u8) -> Result<Reply, Status> {
+        if self.shape.kind == ControllerType::Discovery && cns != identify::CNS_CONTROLLER {
+            return Err(Status::INVALID_FIELD);
+        }
         match cns {
             identify::CNS_NAMESPACE if nsid != NSID => Err(Status::INVALID_NAMESPACE),
             identify::CNS_NAMESPACE => Ok(raw(&IdentifyNamespace::new(&self.shape))),
@@ -65,6 +96,9 @@ impl Controller {
 
     fn set_feature(&mut self, id: u8, value: u32) -> Result<Reply, Status> {
         match id {
+            feature::QUEUES if self.shape.kind == ControllerType::Discovery => {
+                Err(Status::INVALID_FIELD)
+            }
             feature::QUEUES => {
                 let (count, result) = feature::grant_queues(value, self.io_queue_limit)
                     .ok_or(Status::INVALID_FIELD)?;
@@ -73,10 +107,10 @@ impl Controller {
             }
             feature::ASYNC_EVENTS => {
                 // Bits 7:0 ask for health warnings, of which there are none.
-                if value & !(feature::EVENTS | 0xff) != 0 {
+                if value & !(self.events() | 0xff) != 0 {
                     return Err(Status::INVALID_FIELD);
                 }
-                self.event_mask = value;
+                self.notices.set_mask(value);
                 Ok(Reply::Done(0))
             }
             feature::KEEP_ALIVE => {
@@ -96,10 +130,12 @@ impl Controller {
     }
 
     fn get_feature(&self, id: u8, select: u8) -> Result<Reply, Status> {
-        let queues = u64::from(self.io_queues) - 1;
+        let queues = u64::from(self.io_queues).saturating_sub(1);
         let (value, changeable) = match id {
-            feature::QUEUES => (queues | queues << 16, true),
-            feature::ASYNC_EVENTS => (self.event_mask.into(), true),
+            feature::QUEUES if self.shape.kind == ControllerType::Io => {
+                (queues | queues << 16, true)
+            }
+            feature::ASYNC_EVENTS => (self.notices.mask().into(), true),
             feature::KEEP_ALIVE => (self.kato_ms.into(), true),
             feature::WRITE_CACHE => (1, false),
             feature::ARBITRATION

@@ -1,5 +1,6 @@
 //! One connection of a target: PDUs in, commands out; answers in, PDUs out.
 
+use super::budget::Budget;
 use super::slots::{Slot, Slots, Stage};
 use crate::command::{Cqe, Direction, SglKind, Sqe};
 use crate::digest::Digests;
@@ -61,6 +62,7 @@ pub struct Connection {
     outbox: Outbox,
     expect: Expect,
     limits: Limits,
+    budget: Budget,
     slots: Slots,
     waiting: VecDeque<u16>,
     transfer: Option<Transfer>,
@@ -106,6 +108,7 @@ impl Connection {
                 memory: 0,
                 flow_control: true,
             },
+            budget: Budget::new(usize::MAX),
             slots: Slots::new(1),
             waiting: VecDeque::new(),
             transfer: None,
@@ -122,6 +125,12 @@ impl Connection {
         self.expect.capsule = IN_CAPSULE;
         self.expect.data = MAXH2CDATA;
         self.inbox.set_chunk(CHUNK_KNOWN);
+    }
+
+    /// From now on data count against this, too, which other queues share. Call it before
+    /// [`Connection::admit`].
+    pub fn share(&mut self, budget: Budget) {
+        self.budget = budget;
     }
 
     /// ICReq has come and was answered.
@@ -217,6 +226,7 @@ impl Connection {
             sqe,
             length,
             memory: 0,
+            shared: 0,
             stage: Stage::Executing,
         };
         if self.slots.holds_id(sqe.cid.get()) {
@@ -292,12 +302,16 @@ impl Connection {
             let slot = self.slots.get_mut(tag)?;
             let need = usize::try_from(slot.length).unwrap_or(usize::MAX);
             let held = self.memory + self.outbox.len();
-            // One command always fits, or nothing would ever move.
-            if self.memory > 0 && held.saturating_add(need) > self.limits.memory {
+            // One command of each queue always fits, or nothing would ever move. So a queue never
+            // waits for another: what it waits for is the end of a command of its own.
+            let fits = held.saturating_add(need) <= self.limits.memory;
+            let shared = fits && self.budget.take(need);
+            if self.memory > 0 && !shared {
                 return None;
             }
             self.waiting.pop_front();
             slot.memory = need;
+            slot.shared = if shared { need } else { 0 };
             self.memory += need;
             if slot.sqe.direction() == Direction::ToHost {
                 slot.stage = Stage::Executing;
@@ -380,8 +394,7 @@ impl Connection {
 
     /// Answers a command without data for the host.
     pub fn complete(&mut self, tag: Tag, status: Status, result: u64) {
-        if let Some(slot) = self.slots.remove(tag.0) {
-            self.memory -= slot.memory;
+        if let Some(slot) = self.release(tag) {
             self.respond(&slot.sqe, status, result);
         }
     }
@@ -389,10 +402,9 @@ impl Connection {
     /// Answers a command with its data. They are cut or filled with zeros to what the host has
     /// room for: a host counts a read with fewer bytes than asked as a fault.
     pub fn complete_with(&mut self, tag: Tag, data: Bytes, result: u64) {
-        let Some(slot) = self.slots.remove(tag.0) else {
+        let Some(slot) = self.release(tag) else {
             return;
         };
-        self.memory -= slot.memory;
         let data = fit(data, slot.length);
         let digests = self.expect.digests;
         if !data.is_empty() {
@@ -411,6 +423,13 @@ impl Connection {
             }
         }
         self.respond(&slot.sqe, Status::SUCCESS, result);
+    }
+
+    fn release(&mut self, tag: Tag) -> Option<Slot> {
+        let slot = self.slots.remove(tag.0)?;
+        self.memory -= slot.memory;
+        self.budget.give_back(slot.shared);
+        Some(slot)
     }
 
     fn respond(&mut self, sqe: &Sqe, status: Status, result: u64) {
@@ -432,6 +451,12 @@ impl Connection {
         }
         self.complete(tag, Status::SUCCESS, u64::from(controller));
         self.sqhd = 0;
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.budget.give_back(self.slots.shared());
     }
 }
 

@@ -1,8 +1,10 @@
 //! A controller: properties, features, and its answers to admin commands.
 
+use super::notices::{Notice, Notices};
 use crate::command::Sqe;
 use crate::command::fabrics::FabricsCommand;
 use crate::identify::Shape;
+use crate::log::{AnaState, Facts};
 use crate::property::{self, Lifecycle};
 use crate::status::Status;
 use bytes::Bytes;
@@ -18,6 +20,13 @@ pub enum Reply {
     Refused(Status, u64),
     /// An Asynchronous Event Request: held until there is an event.
     Held,
+    /// Get Log Page of the discovery log, to be answered by whoever knows what there is to find.
+    DiscoveryLog {
+        /// First byte asked for.
+        offset: u64,
+        /// Bytes asked for.
+        length: u32,
+    },
     /// A vendor specific command, to be answered by whoever knows it.
     Vendor {
         /// OPC.
@@ -35,8 +44,16 @@ impl From<Result<Reply, Status>> for Reply {
     }
 }
 
-/// Events that may be asked for: AERL is 3, zero-based.
-pub(super) const EVENT_REQUESTS: u8 = 4;
+/// What changes while a controller lives, as of now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Now {
+    /// Size of the namespace.
+    pub blocks: u64,
+    /// State of its ANA group.
+    pub ana: AnaState,
+    /// How often that has changed.
+    pub ana_changes: u64,
+}
 
 /// State of one association's controller.
 #[derive(Debug)]
@@ -46,8 +63,9 @@ pub struct Controller {
     pub(super) io_queue_limit: u16,
     pub(super) io_queues: u16,
     pub(super) kato_ms: u32,
-    pub(super) event_mask: u32,
-    pub(super) held: u8,
+    pub(super) notices: Notices,
+    pub(super) ana: (AnaState, u64),
+    pub(super) namespace_changed: bool,
 }
 
 impl Controller {
@@ -59,8 +77,9 @@ impl Controller {
             io_queue_limit,
             io_queues: io_queue_limit,
             kato_ms: round_kato(kato_ms),
-            event_mask: 0,
-            held: 0,
+            notices: Notices::default(),
+            ana: (AnaState::Optimized, 0),
+            namespace_changed: false,
         }
     }
 
@@ -84,9 +103,30 @@ impl Controller {
         &self.shape
     }
 
-    /// Answers a command of the admin queue, except Connect. `blocks` is the size of now.
-    pub fn answer(&mut self, sqe: &Sqe, blocks: u64) -> Reply {
-        self.shape.blocks = blocks;
+    /// Something happened that the host may want to hear.
+    pub fn raise(&mut self, notice: Notice) {
+        self.namespace_changed |= notice == Notice::Namespace;
+        self.notices.raise(notice);
+    }
+
+    /// What the next held Asynchronous Event Request is to be answered with. Ask until it has
+    /// none, after [`Controller::raise`] and after each answer.
+    pub fn next_notice(&mut self) -> Option<Notice> {
+        self.notices.next()
+    }
+
+    pub(super) fn facts(&self) -> Facts {
+        Facts {
+            ana: self.ana.0,
+            ana_changes: self.ana.1,
+            namespace_changed: self.namespace_changed,
+        }
+    }
+
+    /// Answers a command of the admin queue, except Connect.
+    pub fn answer(&mut self, sqe: &Sqe, now: Now) -> Reply {
+        self.shape.blocks = now.blocks;
+        self.ana = (now.ana, now.ana_changes);
         if sqe.opcode == crate::command::fabrics::OPCODE {
             return FabricsCommand::parse(sqe)
                 .and_then(|command| self.fabrics(command))

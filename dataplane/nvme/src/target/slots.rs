@@ -27,6 +27,8 @@ pub(super) struct Slot {
     pub length: u32,
     /// Counts against the memory of the queue.
     pub memory: usize,
+    /// That much of it was taken from what all queues share.
+    pub shared: usize,
     pub stage: Stage,
 }
 
@@ -63,6 +65,11 @@ impl Slots {
 
     pub fn len(&self) -> usize {
         self.slots.len() - self.free.len()
+    }
+
+    /// Bytes of all commands that were taken from what all queues share.
+    pub fn shared(&self) -> usize {
+        self.slots.iter().flatten().map(|slot| slot.shared).sum()
     }
 
     pub fn holds_id(&self, id: u16) -> bool {

@@ -1,7 +1,9 @@
 //! One association: the controller that an admin queue made, shared by the connections of its queues.
 
-use super::{Admission, ConnectRequest, Export};
+use super::events::Seen;
+use super::{Admission, ConnectRequest, Discovery, Export};
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::watch;
@@ -9,20 +11,47 @@ use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use weft_nvme::BLOCK;
 use weft_nvme::command::fabrics::ConnectData;
-use weft_nvme::identify::Shape;
-use weft_nvme::target::Controller;
+use weft_nvme::identify::{ControllerType, Shape};
+use weft_nvme::log::AnaState;
+use weft_nvme::target::{Controller, Notice, Now};
 
 /// Controllers that one process may have for one subsystem at a time (`Export::first_controller`).
 const CONTROLLERS: u16 = 16;
+/// First controller identifier of a discovery subsystem.
+const FIRST_DISCOVERY: u16 = 1;
+
+/// What an association is for.
+pub(super) enum Served {
+    Namespace(Export),
+    /// The discovery log, asked for at this address.
+    Discovery(Arc<dyn Discovery>, SocketAddr),
+}
+
+/// What the host was told of, or could have read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Namespace(Seen),
+    Discovery(u64),
+}
+
+impl Served {
+    fn now(&self) -> Told {
+        match self {
+            Self::Namespace(export) => Told::Namespace(export.events.seen()),
+            Self::Discovery(discovery, _) => Told::Discovery(*discovery.generation().borrow()),
+        }
+    }
+}
 
 /// What all queues of one association share. When the last connection has let go of it, nothing of
 /// it runs or can ever start, and `ended` is dropped with it.
 pub(super) struct Association {
     pub id: u16,
-    pub export: Export,
+    pub served: Served,
     pub ending: CancellationToken,
     host: ConnectRequest,
     controller: Mutex<Controller>,
+    told: Mutex<Told>,
     queues: Mutex<HashSet<u16>>,
     /// When something came last, in milliseconds after `since`.
     heard: AtomicU64,
@@ -33,9 +62,50 @@ pub(super) struct Association {
 }
 
 impl Association {
-    /// Size of the namespace in blocks, as of now.
-    pub fn blocks(&self) -> u64 {
-        self.export.disk.size() / BLOCK
+    /// The namespace, which a discovery controller does not have.
+    pub fn export(&self) -> Option<&Export> {
+        match &self.served {
+            Served::Namespace(export) => Some(export),
+            Served::Discovery(..) => None,
+        }
+    }
+
+    /// HOSTNQN.
+    pub fn host(&self) -> &str {
+        &self.host.host
+    }
+
+    /// What the controller says of its namespace, as of now.
+    pub fn now(&self) -> Now {
+        let export = self.export();
+        let seen = export.map(|export| export.events.seen());
+        Now {
+            blocks: export.map_or(0, |export| export.disk.size() / BLOCK),
+            ana: seen.map_or(AnaState::Optimized, |seen| seen.ana),
+            ana_changes: seen.map_or(0, |seen| seen.ana_changes),
+        }
+    }
+
+    /// Hands what happened since the last call to the controller, and gives what is to be told now.
+    pub fn notices(&self) -> Vec<Notice> {
+        let now = self.served.now();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *told, now);
+        drop(told);
+        let mut controller = self.controller();
+        match (before, now) {
+            (Told::Namespace(before), Told::Namespace(now)) => {
+                if before.sizes != now.sizes {
+                    controller.raise(Notice::Namespace);
+                }
+                if before.ana_changes != now.ana_changes {
+                    controller.raise(Notice::Ana);
+                }
+            }
+            (before, now) if before != now => controller.raise(Notice::Discovery),
+            _ => {}
+        }
+        std::iter::from_fn(|| controller.next_notice()).collect()
     }
 
     pub fn controller(&self) -> MutexGuard<'_, Controller> {
@@ -121,33 +191,95 @@ impl Associations {
             revoke,
             ended,
         } = admission;
+        let first = export.first_controller;
+        let served = Served::Namespace(export);
+        let made = Made {
+            served,
+            revoke,
+            ended,
+        };
+        self.make(request, made, first, queue_size, io_queues, kato_ms)
+    }
+
+    /// Makes the controller of a host that wants to discover.
+    pub fn admit_discovery(
+        &self,
+        request: ConnectRequest,
+        discovery: Arc<dyn Discovery>,
+        local: SocketAddr,
+        queue_size: u16,
+        kato_ms: u32,
+    ) -> Option<Arc<Association>> {
+        let made = Made {
+            served: Served::Discovery(discovery, local),
+            revoke: CancellationToken::new(),
+            ended: Box::new(()),
+        };
+        self.make(request, made, FIRST_DISCOVERY, queue_size, 0, kato_ms)
+    }
+
+    fn make(
+        &self,
+        request: ConnectRequest,
+        made: Made,
+        first: u16,
+        queue_size: u16,
+        io_queues: u16,
+        kato_ms: u32,
+    ) -> Option<Arc<Association>> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, association| association.strong_count() > 0);
         let id = (0..CONTROLLERS)
-            .filter_map(|k| export.first_controller.checked_add(k))
+            .filter_map(|k| first.checked_add(k))
             .find(|id| !all.contains_key(&(request.subsystem.clone(), *id)))?;
-        let shape = Shape {
-            subsystem: request.subsystem.clone(),
-            serial: export.serial.clone(),
-            controller: id,
-            uuid: export.uuid,
-            blocks: export.disk.size() / BLOCK,
-            read_only: export.read_only,
-            queue_size,
-        };
+        let shape = made.shape(&request.subsystem, id, queue_size);
         let association = Arc::new(Association {
             id,
-            export,
-            ending: revoke,
+            told: Mutex::new(made.served.now()),
+            served: made.served,
+            ending: made.revoke,
             controller: Mutex::new(Controller::new(shape, io_queues, kato_ms)),
             queues: Mutex::default(),
             heard: AtomicU64::new(0),
             since: Instant::now(),
             busy: watch::Sender::new(0),
-            _ended: ended,
+            _ended: made.ended,
             host: request.clone(),
         });
         all.insert((request.subsystem, id), Arc::downgrade(&association));
         Some(association)
+    }
+}
+
+/// An association that was decided upon.
+struct Made {
+    served: Served,
+    revoke: CancellationToken,
+    ended: Box<dyn Send + Sync>,
+}
+
+impl Made {
+    fn shape(&self, subsystem: &str, controller: u16, queue_size: u16) -> Shape {
+        let nothing = Shape {
+            kind: ControllerType::Discovery,
+            subsystem: subsystem.to_owned(),
+            serial: "discovery".to_owned(),
+            controller,
+            uuid: uuid::Uuid::nil(),
+            blocks: 0,
+            read_only: false,
+            queue_size,
+        };
+        match &self.served {
+            Served::Discovery(..) => nothing,
+            Served::Namespace(export) => Shape {
+                kind: ControllerType::Io,
+                serial: export.serial.clone(),
+                uuid: export.uuid,
+                blocks: export.disk.size() / BLOCK,
+                read_only: export.read_only,
+                ..nothing
+            },
+        }
     }
 }

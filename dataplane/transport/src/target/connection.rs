@@ -3,7 +3,9 @@
 
 use super::association::{Association, Associations};
 use super::execute::{self, Answer};
-use super::{ConnectRequest, Gate, Limits, Refusal};
+use super::halfopen::Place;
+use super::news::{self, News};
+use super::{ConnectRequest, DISCOVERY_SUBSYSTEM, Gate, Limits, Refusal};
 use crate::socket;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -13,13 +15,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Duration, Instant, sleep_until, timeout_at};
 use weft_nvme::command::fabrics;
 use weft_nvme::command::fabrics::{
     BadParameter, Connect, ConnectData, DYNAMIC_CONTROLLER, FabricsCommand,
 };
 use weft_nvme::status::Status;
-use weft_nvme::target::{self as nvme, Command, Tag};
+use weft_nvme::target::{self as nvme, Budget, Command, Tag};
 
 /// How long answers and a termination request may take to leave when a connection ends.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -31,21 +34,26 @@ pub(super) struct Server {
     pub gate: Arc<dyn Gate>,
     pub limits: Limits,
     pub associations: Associations,
+    pub budget: Budget,
+    /// Places of admitted connections.
+    pub room: Arc<Semaphore>,
 }
 
 /// The queue that a connection has become.
 struct Queue {
     association: Arc<Association>,
+    _room: OwnedSemaphorePermit,
     /// 0 is the admin queue.
     number: u16,
     settled: bool,
 }
 
 impl Queue {
-    fn new(association: Arc<Association>, number: u16) -> Self {
+    fn new(association: Arc<Association>, number: u16, room: OwnedSemaphorePermit) -> Self {
         association.begin();
         Self {
             association,
+            _room: room,
             number,
             settled: false,
         }
@@ -75,6 +83,8 @@ enum Event {
     Socket,
     Answer(Answer),
     Ending,
+    /// Something may have to be told.
+    News,
     Late,
 }
 
@@ -85,8 +95,16 @@ pub(super) struct Connection {
     nvme: nvme::Connection,
     queue: Option<Queue>,
     running: FuturesUnordered<BoxFuture<'static, Answer>>,
+    /// Asynchronous Event Requests that wait for something to tell.
+    held: Vec<Tag>,
+    /// Wakes the admin queue when there may be news.
+    news: Option<News>,
+    /// Held until it is known who this is.
+    place: Option<Place>,
     /// Until when the handshake must be over, or the host be heard of again.
     deadline: Option<Instant>,
+    /// ICReq has come.
+    greeted: bool,
     /// Nothing more is read.
     closing: bool,
     /// The host is told why it is left, so it must come to read that.
@@ -94,7 +112,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub fn new(server: Arc<Server>, stream: TcpStream, peer: SocketAddr) -> Self {
+    pub fn new(server: Arc<Server>, stream: TcpStream, peer: SocketAddr, place: Place) -> Self {
         let deadline = Some(Instant::now() + server.limits.handshake);
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         Self {
@@ -104,7 +122,11 @@ impl Connection {
             nvme: nvme::Connection::new(),
             queue: None,
             running: FuturesUnordered::new(),
+            held: Vec::new(),
+            news: None,
+            place: Some(place),
             deadline,
+            greeted: false,
             closing: false,
             explaining: false,
         }
@@ -131,6 +153,7 @@ impl Connection {
             self.closing |= queue.is_some_and(|queue| queue.association.ending.is_cancelled());
             let at_end = !self.closing && self.has_room() && self.receive()?;
             self.execute().await;
+            self.tell();
             self.send()?;
             if at_end {
                 return Err(ErrorKind::UnexpectedEof.into());
@@ -142,6 +165,7 @@ impl Connection {
                 Event::Socket => {}
                 Event::Answer(answer) => self.answer_all(answer),
                 Event::Ending => self.closing = true,
+                Event::News => self.tell(),
                 Event::Late => self.late()?,
             }
         }
@@ -161,6 +185,8 @@ impl Connection {
             .filter(|_| !self.closing)
             .map(|q| q.association.ending.clone());
         let deadline = self.deadline;
+        let give_way = self.place.as_ref().map(|place| place.give_way.clone());
+        let listening = !self.held.is_empty();
         tokio::select! {
             biased;
             Some(answer) = self.running.next() => Ok(Event::Answer(answer)),
@@ -168,6 +194,10 @@ impl Connection {
                 ready.map(|_| Event::Socket)
             }
             () = async { if let Some(ending) = &ending { ending.cancelled().await } }, if ending.is_some() => Ok(Event::Ending),
+            () = async { if let Some(place) = &give_way { place.cancelled().await } }, if give_way.is_some() => {
+                Err(io::Error::new(ErrorKind::ConnectionAborted, "gave way to a newer connection"))
+            }
+            () = news::changed(&mut self.news), if listening => Ok(Event::News),
             () = async { if let Some(deadline) = deadline { sleep_until(deadline).await } }, if deadline.is_some() => Ok(Event::Late),
         }
     }
@@ -198,13 +228,21 @@ impl Connection {
         while !self.closing {
             match self.nvme.next_command() {
                 Ok(Some(command)) => self.start(command).await,
-                Ok(None) => return,
+                Ok(None) => return self.greet(),
                 Err(fault) => {
                     tracing::warn!(peer = %self.peer, %fault, "connection terminated");
                     self.closing = true;
                     self.explaining = true;
                 }
             }
+        }
+    }
+
+    /// After ICReq the host has as long again until Connect (`security.md` section 5.4).
+    fn greet(&mut self) {
+        if self.queue.is_none() && !self.greeted && self.nvme.is_ready() {
+            self.greeted = true;
+            self.deadline = Some(Instant::now() + self.server.limits.handshake);
         }
     }
 
@@ -251,7 +289,20 @@ impl Connection {
         match answer {
             Answer::Plain(tag, status, result) => self.nvme.complete(tag, status, result),
             Answer::Data(tag, data) => self.nvme.complete_with(tag, data, 0),
-            Answer::Held => {}
+            Answer::Held(tag) => self.held.push(tag),
+        }
+    }
+
+    /// Answers held requests with what has happened.
+    fn tell(&mut self) {
+        let Some(queue) = self.queue.as_ref().filter(|_| !self.held.is_empty()) else {
+            return;
+        };
+        for notice in queue.association.notices() {
+            // The controller counts what is held, so there is a tag for each.
+            if let Some(tag) = self.held.pop() {
+                self.nvme.complete(tag, Status::SUCCESS, notice.result());
+            }
         }
     }
 
@@ -295,6 +346,8 @@ impl Connection {
         let tag = command.tag;
         match self.admit(&command).await {
             Ok((queue, connect)) => {
+                self.place = None;
+                self.nvme.share(self.server.budget.clone());
                 self.nvme.admit(nvme::Limits {
                     depth: connect.sqsize.saturating_add(1),
                     memory: self.server.limits.queue_memory,
@@ -302,6 +355,7 @@ impl Connection {
                 });
                 self.nvme.complete_connect(tag, queue.association.id);
                 self.deadline = None;
+                self.news = (queue.number == 0).then(|| News::of(&queue.association));
                 self.queue = Some(queue);
                 self.keep_time();
             }
@@ -327,11 +381,13 @@ impl Connection {
         if connect.sqsize == 0 || connect.sqsize >= self.server.limits.queue_size {
             return Err(bad(BadParameter::SqSize));
         }
+        let room = self.server.room.clone().try_acquire_owned();
+        let room = room.map_err(|_| (Status::CONNECT_BUSY, 0))?;
         let association = match connect.queue {
             0 => self.admit_host(&connect, data).await?,
             queue => self.admit_queue(queue, &data)?,
         };
-        Ok((Queue::new(association, connect.queue), connect))
+        Ok((Queue::new(association, connect.queue, room), connect))
     }
 
     async fn admit_host(
@@ -348,13 +404,27 @@ impl Connection {
             host_id: data.host_id,
             peer: self.peer,
         };
+        let limits = &self.server.limits;
+        if request.subsystem == DISCOVERY_SUBSYSTEM {
+            let discovery = self.server.gate.discovery();
+            let discovery = discovery.ok_or_else(|| bad(BadParameter::Subsystem))?;
+            let local = self
+                .stream
+                .local_addr()
+                .map_err(|_| (Status::INTERNAL, 0))?;
+            let local = SocketAddr::new(local.ip().to_canonical(), local.port());
+            return self
+                .server
+                .associations
+                .admit_discovery(request, discovery, local, limits.queue_size, connect.kato)
+                .ok_or((Status::CONNECT_BUSY, 0));
+        }
         let admission = self
             .server
             .gate
             .connect(request.clone())
             .await
             .map_err(refused)?;
-        let limits = &self.server.limits;
         self.server
             .associations
             .admit(

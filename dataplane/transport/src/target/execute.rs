@@ -1,12 +1,14 @@
 //! Commands on the admitted disk.
 
-use super::association::Association;
+use super::association::{Association, Served};
 use super::{Vendor, VendorError};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use weft_block::{DiskError, ErrorKind, Write};
+use weft_nvme::BLOCK;
 use weft_nvme::command::fabrics::{self, FabricsCommand};
 use weft_nvme::command::{Direction, IoCommand, Sqe, parse_ranges};
+use weft_nvme::log::{self, AnaState};
 use weft_nvme::status::Status;
 use weft_nvme::target::{Command, Reply, Tag};
 
@@ -17,7 +19,7 @@ pub(super) enum Answer {
     /// Completed with data.
     Data(Tag, Bytes),
     /// Nothing is answered until there is an event.
-    Held,
+    Held(Tag),
 }
 
 /// Most data of a vendor specific command that a [`Vendor`] takes.
@@ -50,13 +52,17 @@ async fn run_io(
     sqe: &Sqe,
     data: Bytes,
 ) -> Result<Option<Bytes>, Status> {
-    let disk = association.export.disk.as_ref();
+    let export = association.export().ok_or(Status::INVALID_OPCODE)?;
+    if export.events.ana() != AnaState::Optimized {
+        return Err(Status::ANA_INACCESSIBLE);
+    }
+    let disk = export.disk.as_ref();
     let command = IoCommand::parse(sqe)?;
     let writes = !matches!(command, IoCommand::Flush | IoCommand::Read { .. });
-    if writes && association.export.read_only {
+    if writes && export.read_only {
         return Err(Status::WRITE_PROTECTED);
     }
-    let blocks = association.blocks();
+    let blocks = disk.size() / BLOCK;
     match command {
         IoCommand::Flush => disk.flush().await.map_err(|e| status(&e))?,
         IoCommand::Read { range } => {
@@ -105,19 +111,26 @@ async fn run_io(
 /// Runs a command of the admin queue.
 pub(super) async fn admin(association: Arc<Association>, command: Command) -> Answer {
     let Command { tag, sqe, data } = command;
-    let blocks = association.blocks();
-    let reply = association.controller().answer(&sqe, blocks);
+    let now = association.now();
+    let reply = association.controller().answer(&sqe, now);
     match reply {
         Reply::Done(result) => Answer::Plain(tag, Status::SUCCESS, result),
         Reply::Data(data) => Answer::Data(tag, data),
         Reply::Refused(status, result) => Answer::Plain(tag, status, result),
-        Reply::Held => Answer::Held,
+        Reply::Held => Answer::Held(tag),
+        Reply::DiscoveryLog { offset, length } => match discover(&association, offset, length) {
+            Ok(page) => Answer::Data(tag, page),
+            Err(status) => Answer::Plain(tag, status, 0),
+        },
         Reply::Vendor {
             opcode,
             cdw10,
             length,
         } => {
-            let Some(vendor) = association.export.vendor.as_deref() else {
+            let vendor = association
+                .export()
+                .and_then(|export| export.vendor.as_deref());
+            let Some(vendor) = vendor else {
                 return Answer::Plain(tag, Status::INVALID_OPCODE, 0);
             };
             match run_vendor(vendor, &sqe, opcode, cdw10, length, data).await {
@@ -130,6 +143,17 @@ pub(super) async fn admin(association: Arc<Association>, command: Command) -> An
             }
         }
     }
+}
+
+/// The part of the discovery log that was asked for, as it is for this host.
+fn discover(association: &Association, offset: u64, length: u32) -> Result<Bytes, Status> {
+    let Served::Discovery(discovery, local) = &association.served else {
+        return Err(Status::INVALID_LOG_PAGE);
+    };
+    // Read before the records: a change in between makes the host read once more.
+    let generation = *discovery.generation().borrow();
+    let records = discovery.records(association.host(), *local);
+    log::part(&log::discovery(generation, &records), offset, length).map(Bytes::from)
 }
 
 async fn run_vendor(

@@ -2,6 +2,7 @@
 
 use super::association::Associations;
 use super::connection::{Connection, Server};
+use super::halfopen::HalfOpen;
 use super::{Gate, Limits};
 use std::io;
 use std::sync::Arc;
@@ -9,23 +10,23 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use weft_nvme::target::Budget;
 
 /// Wait after an accept that failed for want of descriptors or memory: nothing else would change.
 const SHORT_OF: Duration = Duration::from_millis(100);
 
 /// Serves the listener until dropped: then all connections end at once.
 pub async fn serve(listener: TcpListener, gate: Arc<dyn Gate>, limits: Limits) -> io::Result<()> {
-    let room = Arc::new(Semaphore::new(limits.connections));
+    let half_open = HalfOpen::new(limits.half_open, limits.half_open_of_one);
     let server = Arc::new(Server {
         gate,
         limits,
         associations: Associations::default(),
+        budget: Budget::new(limits.memory),
+        room: Arc::new(Semaphore::new(limits.connections)),
     });
     let mut connections = JoinSet::new();
     loop {
-        let Ok(permit) = room.clone().acquire_owned().await else {
-            return Ok(());
-        };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             // Ended tasks are let go of as they end.
@@ -33,11 +34,9 @@ pub async fn serve(listener: TcpListener, gate: Arc<dyn Gate>, limits: Limits) -
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection = Connection::new(server.clone(), stream, peer);
-                connections.spawn(async move {
-                    connection.run().await;
-                    drop(permit);
-                });
+                let place = half_open.enter(peer);
+                let connection = Connection::new(server.clone(), stream, peer, place);
+                connections.spawn(connection.run());
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {

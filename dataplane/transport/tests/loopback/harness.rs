@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use weft_block::{Disk, DiskError, MemoryDisk, Write};
 use weft_transport::{
-    Admission, ConnectOptions, ConnectRequest, Export, Gate, Limits, Refusal, Vendor, VendorError,
-    serve,
+    Admission, ConnectOptions, ConnectRequest, Discovery, DiscoveryRecord, Events, Export, Gate,
+    Limits, Refusal, Vendor, VendorError, serve,
 };
 
 pub const SUBSYSTEM: &str = "nqn.2026-11.storage.weft:test";
@@ -25,6 +25,9 @@ pub const VOLUME: Uuid = Uuid::from_u128(0x77656674);
 pub struct OpenGate {
     disk: Arc<dyn Disk>,
     pub uuid: Uuid,
+    pub events: Events,
+    /// Hosts that discovery tells of this address, and how often that changed.
+    pub directory: Directory,
     revoke: Mutex<Vec<CancellationToken>>,
     live: Arc<AtomicU32>,
     read_only: bool,
@@ -90,11 +93,38 @@ impl Gate for OpenGate {
                 serial: "0123456789".to_owned(),
                 first_controller: 17,
                 read_only: self.read_only,
+                events: self.events.clone(),
                 vendor: Some(Arc::new(Echo)),
             },
             revoke,
             ended: Box::new(Live(self.live.clone())),
         })
+    }
+
+    fn discovery(&self) -> Option<Arc<dyn Discovery>> {
+        let shown: Arc<dyn Discovery> = Arc::new(self.directory.clone());
+        Some(shown).filter(|_| self.directory.is_open)
+    }
+}
+
+/// Tells everyone but strangers of the test's subsystem.
+#[derive(Clone)]
+pub struct Directory {
+    pub is_open: bool,
+    pub generation: Arc<watch::Sender<u64>>,
+}
+
+impl Discovery for Directory {
+    fn records(&self, host: &str, local: SocketAddr) -> Vec<DiscoveryRecord> {
+        let record = DiscoveryRecord {
+            subsystem: SUBSYSTEM.to_owned(),
+            address: local,
+        };
+        Vec::from_iter((host != "stranger").then_some(record))
+    }
+
+    fn generation(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
     }
 }
 
@@ -126,6 +156,11 @@ impl Target {
         let mut gate = OpenGate {
             disk,
             uuid: VOLUME,
+            events: Events::new(),
+            directory: Directory {
+                is_open: true,
+                generation: Arc::new(watch::Sender::new(1)),
+            },
             revoke: Mutex::default(),
             live: Arc::default(),
             read_only: false,

@@ -8,6 +8,8 @@
 mod commands;
 mod connect;
 mod ending;
+mod events;
+mod halfopen;
 mod harness;
 mod reconnecting;
 mod wire;

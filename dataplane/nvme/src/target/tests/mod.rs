@@ -1,9 +1,10 @@
 //! The target's connection, fed with bytes: right ones, and ones that no host should send.
 
+mod admin;
 mod frames;
 mod transfers;
 
-use super::{Command, Connection, Limits};
+use super::{Budget, Command, Connection, Limits};
 use crate::command::{BlockRange, IoCommand, Sgl, Sqe};
 use crate::digest::{Digests, crc32c};
 use crate::pdu::{C2hData, CapsuleCmd, CapsuleResp, Fault, H2cData, IcReq, IcResp, R2t, TermReq};

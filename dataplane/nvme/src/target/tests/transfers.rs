@@ -263,6 +263,38 @@ fn commands_beyond_the_memory_wait_in_their_order() {
 }
 
 #[test]
+fn queues_share_a_budget_and_each_always_moves_one_command() {
+    let budget = Budget::new(12_288);
+    let reads = |connection: &mut Connection| {
+        let mut bytes = capsule(read(1, 3), &[], NONE);
+        bytes.extend(capsule(read(2, 3), &[], NONE));
+        feed(connection, &bytes).unwrap()
+    };
+    let mut queues = [(); 2].map(|()| {
+        let mut queue = greeted(NONE);
+        queue.share(budget.clone());
+        queue.admit(LIMITS);
+        queue
+    });
+    let first = reads(&mut queues[0]);
+    assert_eq!((first.len(), budget.left()), (1, 0));
+    let second = reads(&mut queues[1]);
+    assert_eq!(second.len(), 1, "one beyond the budget");
+    queues[1].complete(second[0].tag, Status::SUCCESS, 0);
+    assert_eq!(budget.left(), 0, "what was not taken is not given back");
+    assert!(
+        queues[1].next_command().unwrap().is_some(),
+        "it never waits for another queue"
+    );
+    queues[0].complete(first[0].tag, Status::SUCCESS, 0);
+    assert_eq!(budget.left(), 12_288);
+    assert!(queues[0].next_command().unwrap().is_some());
+    let [left, _] = queues;
+    drop(left);
+    assert_eq!(budget.left(), 12_288, "a lost connection gives back");
+}
+
+#[test]
 fn connect_without_flow_control_is_told_by_the_head_pointer() {
     for (flow_control, head) in [(true, 0), (false, 0xffff)] {
         let mut connection = greeted(NONE);
