@@ -14,12 +14,15 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use weft_block::{BLOCK, Disk, Write};
-use weft_transport::RemoteDisk;
+use weft_transport::{RemoteDisk, polling};
 
 /// Bytes that the load goes to.
 const SPAN: u64 = 128 << 20;
 /// Requests at a time of the streams.
 const STREAM_DEPTH: usize = 8;
+
+/// How long both sides spin where they do.
+const POLL: Duration = Duration::from_micros(100);
 
 type Measure = Box<dyn FnMut(Duration) -> anyhow::Result<Sample>>;
 
@@ -45,6 +48,8 @@ pub struct Plan {
 /// A connection and what is at its other end.
 struct Link {
     runtime: Rc<Runtime>,
+    /// Adaptive polling on both sides.
+    poll: Duration,
     disk: RemoteDisk,
     pids: Vec<Pid>,
     /// Kept running.
@@ -57,16 +62,18 @@ impl Plan {
         let mut plan = Self::default();
         plan.bare_tcp()?;
         for backing in ["null", "memory"] {
-            let link = plan.part(runtime, &[backing])?;
+            let link = plan.part(runtime, Duration::ZERO, &[backing])?;
             plan.whole(backing, &link);
             plan.against_tcp(backing);
         }
         for io in ["plain", "io_uring"] {
             let path = file(directory, &format!("weft-{io}"))?;
-            let link = plan.part(runtime, &["file", &path.display().to_string(), "--io", io])?;
+            let path = path.display().to_string();
+            let link = plan.part(runtime, Duration::ZERO, &["file", &path, "--io", io])?;
             plan.whole(&format!("file {io}"), &link);
             plan.nvme(&format!("file {io} durable write"), &link, Load::durable());
         }
+        plan.polled(runtime)?;
         plan.two_hops(runtime)?;
         plan.drive(runtime)?;
         plan.raw_file(directory)?;
@@ -94,18 +101,29 @@ impl Plan {
     fn nvme(&mut self, name: &str, link: &Rc<Link>, load: Load) {
         let link = link.clone();
         let measure = move |time| {
-            let done = load.measure(&link.disk, &link.pids, SPAN, time);
-            Ok(link.runtime.block_on(done)?)
+            link.runtime.block_on(async {
+                polling::set(link.poll);
+                let done = load.measure(&link.disk, &link.pids, SPAN, time).await;
+                polling::set(Duration::ZERO);
+                Ok(done?)
+            })
         };
         self.add(name, load.depth, Box::new(measure));
     }
 
     /// A target of this program.
-    fn part(&self, runtime: &Rc<Runtime>, backing: &[&str]) -> anyhow::Result<Rc<Link>> {
-        let part = Part::start(&[&["target"], backing].concat())?;
+    fn part(
+        &self,
+        runtime: &Rc<Runtime>,
+        poll: Duration,
+        backing: &[&str],
+    ) -> anyhow::Result<Rc<Link>> {
+        let micros = poll.as_micros().to_string();
+        let part = Part::start(&[&["target", "--poll", &micros], backing].concat())?;
         let disk = runtime.block_on(part.connect())?;
         Ok(Rc::new(Link {
             runtime: runtime.clone(),
+            poll,
             disk,
             pids: vec![part.pid()],
             _processes: vec![Box::new(part)],
@@ -172,6 +190,25 @@ impl Plan {
         }
     }
 
+    /// Adaptive polling on both sides, with what is in memory.
+    fn polled(&mut self, runtime: &Rc<Runtime>) -> anyhow::Result<()> {
+        for backing in ["null", "memory"] {
+            let link = self.part(runtime, POLL, &[backing])?;
+            for (kind, writes) in [("read", 0), ("write", 100)] {
+                for depth in [1, 32, 128] {
+                    let name = format!("polled {backing} 4k {kind} qd{depth}");
+                    self.nvme(&name, &link, Load::random(depth, writes));
+                }
+                let case = format!("polled {backing} 4k {kind} qd1");
+                let exchange = format!("tcp exchange {kind} polling");
+                self.compare(&case, Metric::P50, &[&exchange], Some(1.25));
+                let event_driven = format!("{backing} 4k {kind} qd1");
+                self.compare(&case, Metric::P50, &[&event_driven], None);
+            }
+        }
+        Ok(())
+    }
+
     /// A target in front of a target that costs nothing.
     fn two_hops(&mut self, runtime: &Rc<Runtime>) -> anyhow::Result<()> {
         let far = Part::start(&["target", "null"])?;
@@ -179,6 +216,7 @@ impl Plan {
         let disk = runtime.block_on(near.connect())?;
         let link = Rc::new(Link {
             runtime: runtime.clone(),
+            poll: Duration::ZERO,
             disk,
             pids: vec![near.pid(), far.pid()],
             _processes: vec![Box::new(near), Box::new(far)],
@@ -201,6 +239,7 @@ impl Plan {
         let disk = runtime.block_on(drive.connect())?;
         let one = Rc::new(Link {
             runtime: runtime.clone(),
+            poll: Duration::ZERO,
             disk,
             pids: vec![drive.pid()?],
             _processes: vec![Box::new(drive)],
@@ -209,6 +248,7 @@ impl Plan {
         let disk = runtime.block_on(pair.connect())?;
         let two = Rc::new(Link {
             runtime: runtime.clone(),
+            poll: Duration::ZERO,
             disk,
             pids: pair.pids()?.to_vec(),
             _processes: vec![Box::new(pair)],

@@ -58,6 +58,9 @@ struct Args {
 enum Part {
     /// A target.
     Target {
+        /// Microseconds that it spins after bytes came.
+        #[arg(long, default_value_t = 0)]
+        poll: u64,
         #[command(subcommand)]
         backing: target::Backing,
     },
@@ -68,13 +71,14 @@ enum Part {
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     match &args.part {
-        Some(Part::Target { backing }) => target::run(backing),
+        Some(Part::Target { backing, poll }) => target::run(backing, Duration::from_micros(*poll)),
         Some(Part::Echo) => echo::serve(),
         None => measure(&args),
     }
 }
 
 fn measure(args: &Args) -> anyhow::Result<()> {
+    cores::come_first();
     cores::pin(cores::LOAD)?;
     std::fs::create_dir_all(&args.directory)?;
     let files = tempfile::tempdir_in(&args.directory)?;

@@ -1,6 +1,6 @@
 //! Other user-space targets, over NBD and TCP, with fio as the load.
 
-use crate::cores::run_time;
+use crate::cores::whole_run_time;
 use crate::figures::Sample;
 use anyhow::{Context, ensure};
 use rustix::process::Pid;
@@ -88,7 +88,7 @@ pub fn measure(
     depth: usize,
     time: Duration,
 ) -> anyhow::Result<Sample> {
-    let cpu = run_time(server.pid());
+    let cpu = whole_run_time(server.pid());
     let output = Command::new("fio")
         .args(["--name=bench", "--ioengine=nbd", "--bs=4k", "--size=256M"])
         .args(["--time_based", "--norandommap", "--randrepeat=0"])
@@ -102,7 +102,7 @@ pub fn measure(
         .arg(format!("--runtime={}ms", time.as_millis()))
         .output()
         .context("fio: `make bench` names its package")?;
-    let cpu = run_time(server.pid()) - cpu;
+    let cpu = whole_run_time(server.pid()) - cpu;
     let said = String::from_utf8_lossy(&output.stdout);
     let from = said.find('{').unwrap_or(0);
     let report: Value = serde_json::from_str(said.get(from..).unwrap_or_default())

@@ -6,13 +6,14 @@ use bytes::{Bytes, BytesMut};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use weft_block::{Disk, DiskError, FileMedium, Io, MemoryDisk, ThreadedDisk, Write};
 use weft_transport::{
     Admission, ConnectOptions, ConnectRequest, Export, Gate, Limits, ReconnectingDisk, Refusal,
-    RemoteDisk, serve,
+    RemoteDisk, polling, serve,
 };
 
 /// Name of the only subsystem.
@@ -45,12 +46,13 @@ pub enum Backing {
 }
 
 /// Serves until killed; prints its address first.
-pub fn run(backing: &Backing) -> anyhow::Result<()> {
+pub fn run(backing: &Backing, poll: Duration) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(IO_THREADS)
         .build()?;
     runtime.block_on(async {
+        polling::set(poll);
         let disk = open(backing).await?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         println!("{}", listener.local_addr()?);
