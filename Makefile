@@ -5,10 +5,12 @@ TRIPLE  := x86_64-unknown-linux-musl
 IMAGES  := weft-operator weft-drive weft-engine weft-initiator weft-csi
 OUT     := target/$(TRIPLE)/image
 LAB     := target/debug/weft-lab
+# Further arguments of `make bench`: BENCH='--rounds 3 --only null'
+BENCH   ?=
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo down test check unit local guest cluster machine fuzz recoveries full idle crds images tools packages deny lab toolchain binaries
+.PHONY: help demo down test check unit local guest cluster machine fuzz recoveries full idle bench crds images tools packages deny lab toolchain binaries
 
 help: ## list these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +63,11 @@ machine: ## the lab's own tests (root, and the machine for themselves)
 
 idle: binaries ## memory and wake-ups of idle processes, unattached and attached
 	WEFT_BIN=$(CURDIR)/$(OUT) $(CARGO) run --locked -p weft-e2e-local --bin idle
+
+bench: toolchain ## how fast the data path is, beside bare TCP, other targets and the raw file (two cores, 10 minutes)
+	sh e2e/packages.sh fio nbdkit qemu-system-common
+	$(CARGO) build --locked --profile image --target $(TRIPLE) -p weft-bench -p weft-drive -p weft-engine
+	WEFT_BIN=$(CURDIR)/$(OUT) $(OUT)/weft-bench $(BENCH)
 
 crds: ## print the CRDs into crds/yaml and the chart
 	$(CARGO) run --locked -q -p weft-operator -- crds --into crds/yaml

@@ -1,13 +1,20 @@
+mod hold;
+
 use crate::medium::check;
+use crate::uring::{Kept, Ring};
 use crate::{AlignedBuf, BLOCK, DiskError, ErrorKind, Medium, Write};
-use rustix::fs::{
-    FallocateFlags, FileType, FlockOperation, Mode, OFlags, SeekFrom, fallocate, fcntl_getfl,
-    fcntl_setfl, fdatasync, flock, fstat, fsync, open, seek, stat,
-};
+use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+pub use hold::OpenError;
+use hold::{end_of, expect, hold_file, preallocate, require, system, try_direct};
+use rustix::fs::{FallocateFlags, FileType, Mode, OFlags, fallocate, fdatasync, fstat, open, stat};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -15,12 +22,42 @@ use std::time::Duration;
 /// exclusive opener closes. Reached only when two processes want one device.
 const HOLD_RETRY: Duration = Duration::from_millis(250);
 
+/// What the log says of the back-end without a ring.
+const PLAIN: &str = "preadv and pwritev on threads";
+
+/// How a medium is asked (design section 5): a choice of the process, made at its start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Io {
+    /// io_uring where the kernel and the container's seccomp profile allow it, else plain.
+    #[default]
+    Auto,
+    /// preadv and pwritev on threads.
+    Plain,
+    /// io_uring or nothing.
+    Uring,
+}
+
+impl FromStr for Io {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        match word {
+            "auto" => Ok(Self::Auto),
+            "plain" => Ok(Self::Plain),
+            "io_uring" => Ok(Self::Uring),
+            other => Err(format!("{other:?} is none of auto, plain and io_uring")),
+        }
+    }
+}
+
 /// A regular file or a block device, held exclusively for life by the very descriptor that does
 /// the I/O (design section 5, Hold). O_DIRECT, so that what is acknowledged does not live in this
 /// machine's page cache; buffered where the file system refuses, which is logged.
 #[derive(Debug)]
 pub struct FileMedium {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
+    /// Without one, system calls that block.
+    ring: Option<Ring>,
     path: PathBuf,
     size: u64,
     direct: bool,
@@ -28,45 +65,15 @@ pub struct FileMedium {
     dsync: AtomicBool,
 }
 
-/// Why a medium cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// A system call failed.
-    #[error("{call} {path}: {source}")]
-    System {
-        /// Which.
-        call: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why.
-        source: Errno,
-    },
-    /// It is not what it was said to be.
-    #[error(
-        "{path} is not a {wanted}: it is {found:?}; name a {wanted} or change the kind of medium"
-    )]
-    Kind {
-        /// What was opened.
-        path: PathBuf,
-        /// What it must be.
-        wanted: &'static str,
-        /// What it is.
-        found: FileType,
-    },
-    /// Not even one block.
-    #[error("{path} has {size} bytes, less than one block")]
-    TooSmall {
-        /// What was opened.
-        path: PathBuf,
-        /// Its size.
-        size: u64,
-    },
-}
-
 impl FileMedium {
     /// Opens the file as it is, or makes and preallocates it with `size` bytes if there is none
     /// or an empty one. Blocks until no other process holds it; `waiting` is called once if it must wait.
-    pub fn open_file(path: &Path, size: u64, waiting: impl FnOnce()) -> Result<Self, OpenError> {
+    pub fn open_file(
+        path: &Path,
+        size: u64,
+        io: Io,
+        waiting: impl FnOnce(),
+    ) -> Result<Self, OpenError> {
         let failed = |call| system(call, path);
         let mut waiting = Some(waiting);
         let fd = loop {
@@ -83,7 +90,7 @@ impl FileMedium {
         if end_of(&fd).map_err(failed("seek"))? == 0 {
             preallocate(&fd, path, size)?;
         }
-        Self::of(fd, path)
+        Self::of(fd, path, io)
     }
 
     /// Makes a file longer that was left too short when its maker died. Only for one whose bytes
@@ -98,7 +105,7 @@ impl FileMedium {
 
     /// Opens a block device, whole. Blocks until nothing else holds it (another process, a mount,
     /// a volume manager); `waiting` is called once if it must wait.
-    pub fn open_device(path: &Path, waiting: impl FnOnce()) -> Result<Self, OpenError> {
+    pub fn open_device(path: &Path, io: Io, waiting: impl FnOnce()) -> Result<Self, OpenError> {
         let found = stat(path).map_err(system("stat", path))?;
         expect(
             FileType::from_raw_mode(found.st_mode),
@@ -116,7 +123,7 @@ impl FileMedium {
             ) {
                 Ok(fd) => {
                     require(&fd, path, FileType::BlockDevice, "block device")?;
-                    return Self::of(fd, path);
+                    return Self::of(fd, path, io);
                 }
                 Err(Errno::BUSY) => {
                     if let Some(waiting) = waiting.take() {
@@ -129,7 +136,7 @@ impl FileMedium {
         }
     }
 
-    fn of(fd: OwnedFd, path: &Path) -> Result<Self, OpenError> {
+    fn of(fd: OwnedFd, path: &Path, io: Io) -> Result<Self, OpenError> {
         let size = end_of(&fd).map_err(system("seek", path))?;
         if size < BLOCK {
             return Err(OpenError::TooSmall {
@@ -138,15 +145,19 @@ impl FileMedium {
             });
         }
         let direct = try_direct(&fd, path);
+        let fd = Arc::new(fd);
+        let (ring, backend) = choose(&fd, path, io)?;
         tracing::info!(
             path = %path.display(),
             size,
-            backend = if direct { "O_DIRECT" } else { "buffered: O_DIRECT is refused here" },
-            "medium held; I/O by preadv and pwritev on threads"
+            cache = if direct { "O_DIRECT" } else { "buffered: O_DIRECT is refused here" },
+            backend,
+            "medium held"
         );
         let size = size - size % BLOCK;
         Ok(Self {
             fd,
+            ring,
             path: path.to_owned(),
             size,
             direct,
@@ -164,56 +175,109 @@ impl FileMedium {
     }
 
     fn write_aligned(&self, offset: u64, data: &[u8], mode: Write) -> Result<(), DiskError> {
-        let wants_dsync = mode == Write::Durable && self.dsync.load(Ordering::Relaxed);
-        match self.write_all(offset, data, wants_dsync) {
-            Err(Errno::OPNOTSUPP | Errno::INVAL) if wants_dsync => {
-                self.dsync.store(false, Ordering::Relaxed);
-                self.write_all(offset, data, false)
-            }
-            done => done,
-        }
-        .map_err(|cause| self.error(ErrorKind::MediaWrite, "write", offset, cause))?;
-        match mode {
-            Write::Durable if !self.dsync.load(Ordering::Relaxed) => self.flush(),
-            _ => Ok(()),
-        }
-    }
-
-    fn write_all(&self, offset: u64, data: &[u8], dsync: bool) -> Result<(), Errno> {
-        let flags = if dsync {
-            ReadWriteFlags::DSYNC
-        } else {
-            ReadWriteFlags::empty()
+        let durable = self.writes_durably(mode);
+        let put = |durable| match &self.ring {
+            Some(ring) => ring.write(offset, data, durable),
+            None => write_all(&self.fd, offset, data, durable),
         };
-        let mut done = 0;
-        while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
-            match pwritev2(&self.fd, &[IoSlice::new(rest)], offset + done as u64, flags) {
-                Ok(0) => return Err(Errno::IO),
-                Ok(count) => done += count,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error),
-            }
+        let mut done = put(durable);
+        if self.lacks_dsync(durable, done) {
+            done = put(false);
         }
-        Ok(())
+        self.wrote(offset, done)?;
+        match self.needs_flush(mode) {
+            true => self.flush(),
+            false => Ok(()),
+        }
     }
 
-    fn read_all(&self, offset: u64, into: &mut [u8]) -> Result<(), Errno> {
-        let mut done = 0;
-        while let Some(rest) = into.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let slices = &mut [IoSliceMut::new(rest)];
-            match preadv2(
-                &self.fd,
-                slices,
-                offset + done as u64,
-                ReadWriteFlags::empty(),
-            ) {
-                Ok(0) => return Err(Errno::IO),
-                Ok(count) => done += count,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error),
-            }
+    fn read_aligned(&self, offset: u64, into: &mut [u8]) -> Result<(), Errno> {
+        match &self.ring {
+            Some(ring) => ring.read(offset, into),
+            None => read_all(&self.fd, offset, into),
         }
-        Ok(())
+    }
+
+    /// Whether a write is asked to be durable by itself.
+    fn writes_durably(&self, mode: Write) -> bool {
+        mode == Write::Durable && self.dsync.load(Ordering::Relaxed)
+    }
+
+    /// Whether the kernel refused RWF_DSYNC; it is not asked for again.
+    fn lacks_dsync(&self, asked: bool, done: Result<(), Errno>) -> bool {
+        let lacks = asked && matches!(done, Err(Errno::OPNOTSUPP | Errno::INVAL));
+        if lacks {
+            self.dsync.store(false, Ordering::Relaxed);
+        }
+        lacks
+    }
+
+    /// Whether a write of this mode that has ended is durable only after a flush.
+    fn needs_flush(&self, mode: Write) -> bool {
+        mode == Write::Durable && !self.dsync.load(Ordering::Relaxed)
+    }
+
+    fn read_done(&self, offset: u64, done: Result<(), Errno>) -> Result<(), DiskError> {
+        done.map_err(|cause| self.error(ErrorKind::MediaRead, "read", offset, cause))
+    }
+
+    fn wrote(&self, offset: u64, done: Result<(), Errno>) -> Result<(), DiskError> {
+        done.map_err(|cause| self.error(ErrorKind::MediaWrite, "write", offset, cause))
+    }
+
+    fn flushed(&self, done: Result<(), Errno>) -> Result<(), DiskError> {
+        done.map_err(|cause| self.error(ErrorKind::MediaWrite, "flush", 0, cause))
+    }
+
+    async fn ring_read(
+        &self,
+        ring: &Ring,
+        offset: u64,
+        into: BytesMut,
+    ) -> (BytesMut, Result<(), DiskError>) {
+        if let Err(error) = check("read", self.size, offset, into.len() as u64) {
+            return (into, Err(error));
+        }
+        if !self.direct || AlignedBuf::fits(&into) {
+            let (memory, done) = ring.read_into(offset, Kept::Into(into)).await;
+            let Kept::Into(into) = memory else {
+                return (BytesMut::new(), self.read_done(offset, Err(Errno::IO)));
+            };
+            return (into, self.read_done(offset, done));
+        }
+        let mut into = into;
+        let memory = Kept::Aligned(AlignedBuf::zeroed(into.len()));
+        let (memory, done) = ring.read_into(offset, memory).await;
+        if let (Kept::Aligned(buffer), Ok(())) = (&memory, done) {
+            let length = into.len();
+            into.copy_from_slice(&buffer[..length]);
+        }
+        (into, self.read_done(offset, done))
+    }
+
+    async fn ring_write(
+        &self,
+        ring: &Ring,
+        offset: u64,
+        data: Bytes,
+        mode: Write,
+    ) -> Result<(), DiskError> {
+        check("write", self.size, offset, data.len() as u64)?;
+        let data = if !self.direct || AlignedBuf::fits(&data) {
+            Kept::From(data)
+        } else {
+            Kept::Aligned(AlignedBuf::copy_of(&data))
+        };
+        let durable = self.writes_durably(mode);
+        let (data, mut done) = ring.write_from(offset, data, durable).await;
+        if self.lacks_dsync(durable, done) {
+            (_, done) = ring.write_from(offset, data, false).await;
+        }
+        self.wrote(offset, done)?;
+        match self.needs_flush(mode) {
+            true => self.flushed(ring.flushed().await),
+            false => Ok(()),
+        }
     }
 }
 
@@ -225,13 +289,13 @@ impl Medium for FileMedium {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), DiskError> {
         check("read", self.size, offset, into.len() as u64)?;
         let done = if !self.direct || AlignedBuf::fits(into) {
-            self.read_all(offset, into)
+            self.read_aligned(offset, into)
         } else {
             let mut buffer = AlignedBuf::zeroed(into.len());
-            self.read_all(offset, &mut buffer)
+            self.read_aligned(offset, &mut buffer)
                 .map(|()| into.copy_from_slice(&buffer[..into.len()]))
         };
-        done.map_err(|cause| self.error(ErrorKind::MediaRead, "read", offset, cause))
+        self.read_done(offset, done)
     }
 
     fn write_at(&self, offset: u64, data: &[u8], mode: Write) -> Result<(), DiskError> {
@@ -243,7 +307,10 @@ impl Medium for FileMedium {
     }
 
     fn flush(&self) -> Result<(), DiskError> {
-        fdatasync(&self.fd).map_err(|cause| self.error(ErrorKind::MediaWrite, "flush", 0, cause))
+        self.flushed(match &self.ring {
+            Some(ring) => ring.flush(),
+            None => fdatasync(&self.fd),
+        })
     }
 
     fn zero_at(&self, offset: u64, length: u64) -> Result<(), DiskError> {
@@ -271,208 +338,102 @@ impl Medium for FileMedium {
             }
         }
     }
-}
 
-fn system(call: &'static str, path: &Path) -> impl Fn(Errno) -> OpenError + Copy {
-    move |source| OpenError::System {
-        call,
-        path: path.to_owned(),
-        source,
+    fn is_asynchronous(&self) -> bool {
+        self.ring.is_some()
     }
-}
 
-fn require(
-    fd: &OwnedFd,
-    path: &Path,
-    wanted: FileType,
-    name: &'static str,
-) -> Result<(), OpenError> {
-    let found = fstat(fd).map_err(system("stat", path))?;
-    expect(FileType::from_raw_mode(found.st_mode), path, wanted, name)
-}
+    fn read_async(
+        &self,
+        offset: u64,
+        mut into: BytesMut,
+    ) -> BoxFuture<'_, (BytesMut, Result<(), DiskError>)> {
+        match &self.ring {
+            Some(ring) => self.ring_read(ring, offset, into).boxed(),
+            None => {
+                let done = self.read_at(offset, &mut into);
+                std::future::ready((into, done)).boxed()
+            }
+        }
+    }
 
-fn expect(
-    found: FileType,
-    path: &Path,
-    wanted: FileType,
-    name: &'static str,
-) -> Result<(), OpenError> {
-    if found == wanted {
-        return Ok(());
+    fn write_async(
+        &self,
+        offset: u64,
+        data: Bytes,
+        mode: Write,
+    ) -> BoxFuture<'_, Result<(), DiskError>> {
+        match &self.ring {
+            Some(ring) => self.ring_write(ring, offset, data, mode).boxed(),
+            None => std::future::ready(self.write_at(offset, &data, mode)).boxed(),
+        }
     }
-    Err(OpenError::Kind {
-        path: path.to_owned(),
-        wanted: name,
-        found,
-    })
-}
 
-/// An flock belongs to the open file: it ends when the last I/O through this descriptor has.
-fn hold_file(fd: &OwnedFd, waiting: &mut Option<impl FnOnce()>) -> Result<(), Errno> {
-    if flock(fd, FlockOperation::NonBlockingLockExclusive) == Ok(()) {
-        return Ok(());
-    }
-    if let Some(waiting) = waiting.take() {
-        waiting();
-    }
-    loop {
-        match flock(fd, FlockOperation::LockExclusive) {
-            Err(Errno::INTR) => {}
-            done => return done,
+    fn flush_async(&self) -> BoxFuture<'_, Result<(), DiskError>> {
+        match &self.ring {
+            Some(ring) => async { self.flushed(ring.flushed().await) }.boxed(),
+            None => std::future::ready(self.flush()).boxed(),
         }
     }
 }
 
-fn end_of(fd: &OwnedFd) -> Result<u64, Errno> {
-    seek(fd, SeekFrom::End(0))
+/// The back-end, and what the log says of it.
+fn choose(fd: &Arc<OwnedFd>, path: &Path, io: Io) -> Result<(Option<Ring>, String), OpenError> {
+    if io == Io::Plain {
+        return Ok((None, format!("{PLAIN}, as asked for")));
+    }
+    match Ring::new(fd.clone()) {
+        Ok(ring) => Ok((Some(ring), "io_uring".to_owned())),
+        Err(error) => without_ring(error, path, io).map(|backend| (None, backend)),
+    }
 }
 
-/// Sets O_DIRECT on the descriptor that holds the medium, and keeps it if a read passes.
-fn try_direct(fd: &OwnedFd, path: &Path) -> bool {
-    let Ok(flags) = fcntl_getfl(fd) else {
-        return false;
+/// What the log says when there is no ring, if that is allowed.
+fn without_ring(error: Errno, path: &Path, io: Io) -> Result<String, OpenError> {
+    if io == Io::Uring {
+        return Err(system("io_uring_setup for", path)(error));
+    }
+    let why = match error {
+        Errno::PERM | Errno::ACCESS => "forbidden here (seccomp profile or sysctl)",
+        Errno::NOSYS => "not in this kernel",
+        Errno::NOMEM | Errno::MFILE | Errno::NFILE => "more than this process may have",
+        _ => "refused",
     };
-    if fcntl_setfl(fd, flags | OFlags::DIRECT).is_err() {
-        return false;
-    }
-    let mut probe = AlignedBuf::zeroed(BLOCK as usize);
-    let slices = &mut [IoSliceMut::new(&mut probe)];
-    if preadv2(fd, slices, 0, ReadWriteFlags::empty()) != Err(Errno::INVAL) {
-        return true;
-    }
-    if let Err(error) = fcntl_setfl(fd, flags) {
-        tracing::warn!(path = %path.display(), %error, "O_DIRECT cannot be taken back");
-    }
-    false
+    Ok(format!("{PLAIN}: io_uring is {why}: {error}"))
 }
 
-fn preallocate(fd: &OwnedFd, path: &Path, size: u64) -> Result<(), OpenError> {
-    fallocate(fd, FallocateFlags::empty(), 0, size).map_err(system("preallocate", path))?;
-    fsync(fd).map_err(system("sync", path))?;
-    sync_directory(path).map_err(system("sync the directory of", path))
-}
-
-fn sync_directory(path: &Path) -> Result<(), Errno> {
-    let Some(parent) = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-    else {
-        return Ok(());
+fn write_all(fd: &OwnedFd, offset: u64, data: &[u8], durable: bool) -> Result<(), Errno> {
+    let flags = if durable {
+        ReadWriteFlags::DSYNC
+    } else {
+        ReadWriteFlags::empty()
     };
-    fsync(open(
-        parent,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?)
+    let mut done = 0;
+    while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
+        match pwritev2(fd, &[IoSlice::new(rest)], offset + done as u64, flags) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(count) => done += count,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn read_all(fd: &OwnedFd, offset: u64, into: &mut [u8]) -> Result<(), Errno> {
+    let mut done = 0;
+    while let Some(rest) = into.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        let slices = &mut [IoSliceMut::new(rest)];
+        let at = offset + done as u64;
+        match preadv2(fd, slices, at, ReadWriteFlags::empty()) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(count) => done += count,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Disk, ThreadedDisk};
-    use bytes::{Bytes, BytesMut};
-    use std::sync::Arc;
-
-    fn scratch() -> tempfile::TempDir {
-        tempfile::tempdir().unwrap()
-    }
-
-    #[test]
-    fn a_new_file_is_preallocated_and_reads_as_zeros() {
-        let directory = scratch();
-        let path = directory.path().join("d0.img");
-        let medium = FileMedium::open_file(&path, 1 << 20, || ()).unwrap();
-        assert_eq!(medium.size(), 1 << 20);
-        let mut bytes = vec![1; 8192];
-        medium.read_at(4096, &mut bytes).unwrap();
-        assert!(bytes.iter().all(|byte| *byte == 0));
-        let blocks = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&path).unwrap());
-        assert!(blocks * 512 >= 1 << 20, "{blocks} blocks");
-    }
-
-    #[test]
-    fn a_file_that_is_there_is_left_as_it_is() {
-        let directory = scratch();
-        let path = directory.path().join("d0.img");
-        std::fs::write(&path, [7; 8192]).unwrap();
-        let mut medium = FileMedium::open_file(&path, 1 << 20, || ()).unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), [7; 8192]);
-        assert_eq!(medium.size(), 8192);
-        medium.extend(1 << 20).unwrap();
-        assert_eq!(medium.size(), 1 << 20);
-    }
-
-    #[tokio::test]
-    async fn what_is_written_is_read_back_at_any_alignment_of_memory() {
-        let directory = scratch();
-        let medium =
-            FileMedium::open_file(&directory.path().join("d0.img"), 1 << 20, || ()).unwrap();
-        let disk = ThreadedDisk::new(Arc::new(medium));
-        for (mode, shift) in [(Write::Cached, 1), (Write::Durable, 3)] {
-            let data = Bytes::from((0..=255u8).cycle().take(12288 + shift).collect::<Vec<_>>())
-                .slice(shift..);
-            disk.write(8192, data.clone(), mode).await.unwrap();
-            let mut back = BytesMut::zeroed(12288);
-            disk.read(8192, &mut back).await.unwrap();
-            assert_eq!(back, data);
-        }
-        disk.flush().await.unwrap();
-        disk.write_zeroes(8192, 4096).await.unwrap();
-        disk.discard(12288, 4096).await.unwrap();
-        let mut back = BytesMut::zeroed(8192);
-        disk.read(8192, &mut back).await.unwrap();
-        assert!(back.iter().all(|byte| *byte == 0));
-    }
-
-    #[tokio::test]
-    async fn requests_beyond_the_end_or_between_blocks_are_out_of_range() {
-        let directory = scratch();
-        let medium =
-            FileMedium::open_file(&directory.path().join("d0.img"), 1 << 20, || ()).unwrap();
-        let disk = ThreadedDisk::new(Arc::new(medium));
-        for (offset, length) in [
-            (1 << 20, 4096),
-            ((1 << 20) - 4096, 8192),
-            (512, 4096),
-            (0, 100),
-            (u64::MAX - 4095, 4096),
-        ] {
-            let mut into = BytesMut::zeroed(length);
-            let error = disk.read(offset, &mut into).await.unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::OutOfRange, "{offset} {length}");
-            assert_eq!(into.len(), length, "the buffer is given back");
-        }
-    }
-
-    #[test]
-    fn a_second_holder_waits_until_the_first_is_gone() {
-        let directory = scratch();
-        let path = directory.path().join("d0.img");
-        let first = FileMedium::open_file(&path, 1 << 20, || ()).unwrap();
-        let (told, waits) = std::sync::mpsc::channel();
-        let second = std::thread::spawn(move || {
-            FileMedium::open_file(&path, 1 << 20, || told.send(()).unwrap())
-                .unwrap()
-                .size()
-        });
-        waits.recv_timeout(Duration::from_secs(30)).unwrap();
-        assert!(!second.is_finished());
-        drop(first);
-        assert_eq!(second.join().unwrap(), 1 << 20);
-    }
-
-    #[test]
-    fn a_file_is_no_block_device() {
-        let directory = scratch();
-        let path = directory.path().join("d0.img");
-        std::fs::write(&path, [0; 4096]).unwrap();
-        assert!(matches!(
-            FileMedium::open_device(&path, || ()),
-            Err(OpenError::Kind { .. })
-        ));
-        assert!(matches!(
-            FileMedium::open_file(directory.path(), 4096, || ()),
-            Err(OpenError::System { .. })
-        ));
-    }
-}
+mod tests;

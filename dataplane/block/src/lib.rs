@@ -13,8 +13,8 @@
 //!
 //! | disk | file | what |
 //! | --- | --- | --- |
-//! | [`FileMedium`] | `file.rs` | a file or a block device, held exclusively; O_DIRECT, plain preadv and pwritev |
-//! | [`ThreadedDisk`] | `threaded.rs` | any [`Medium`] as a [`Disk`], on blocking threads that end when idle |
+//! | [`FileMedium`] | `file.rs` | a file or a block device, held exclusively; O_DIRECT; io_uring (`uring.rs`) or plain preadv and pwritev, as [`Io`] says |
+//! | [`ThreadedDisk`] | `threaded.rs` | any [`Medium`] as a [`Disk`]: on its ring, or on blocking threads that end when idle |
 //! | [`MemoryDisk`] | `memory.rs` | for tests and benchmarks |
 //! | [`FaultDisk`] | `fault.rs` | wraps any disk; fails, lies, delays, holds, by script |
 //! | [`PowerDisk`] | `power.rs` | a medium whose power can be cut at any request |
@@ -28,12 +28,13 @@ mod medium;
 mod memory;
 mod power;
 mod threaded;
+mod uring;
 
 pub use aligned::AlignedBuf;
 pub use disk::{BLOCK, Disk, Write};
 pub use error::{DiskError, ErrorKind};
 pub use fault::{Fault, FaultDisk, Operation, Request};
-pub use file::{FileMedium, OpenError};
+pub use file::{FileMedium, Io, OpenError};
 pub use medium::Medium;
 pub use memory::MemoryDisk;
 pub use power::PowerDisk;

@@ -1,4 +1,6 @@
 use crate::{BLOCK, DiskError, ErrorKind, Write};
+use bytes::{Bytes, BytesMut};
+use futures::future::BoxFuture;
 
 /// What a disk's bytes are on, seen by a thread that may block. Both the data path (through
 /// [`crate::ThreadedDisk`]) and an embedded store that knows no async use one medium this way.
@@ -22,6 +24,37 @@ pub trait Medium: Send + Sync + std::fmt::Debug + 'static {
 
     /// Gives the space of the range back if the medium can.
     fn discard_at(&self, offset: u64, length: u64) -> Result<(), DiskError>;
+
+    /// Whether the requests below need no thread of their caller's: then as many as one likes can
+    /// be under way. They go on to their end also when their future is dropped.
+    fn is_asynchronous(&self) -> bool {
+        false
+    }
+
+    /// Fills the buffer and gives it back.
+    fn read_async(
+        &self,
+        offset: u64,
+        mut into: BytesMut,
+    ) -> BoxFuture<'_, (BytesMut, Result<(), DiskError>)> {
+        let done = self.read_at(offset, &mut into);
+        Box::pin(std::future::ready((into, done)))
+    }
+
+    /// Writes `data` whole.
+    fn write_async(
+        &self,
+        offset: u64,
+        data: Bytes,
+        mode: Write,
+    ) -> BoxFuture<'_, Result<(), DiskError>> {
+        Box::pin(std::future::ready(self.write_at(offset, &data, mode)))
+    }
+
+    /// Makes every write that ended before this call durable.
+    fn flush_async(&self) -> BoxFuture<'_, Result<(), DiskError>> {
+        Box::pin(std::future::ready(self.flush()))
+    }
 }
 
 /// Refuses a request that is not whole blocks inside `size`.

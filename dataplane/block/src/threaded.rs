@@ -4,8 +4,9 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 
-/// A [`Medium`] as a [`Disk`]: each request runs on one of the runtime's blocking threads, whose
-/// number (`max_blocking_threads`) bounds the depth and which end when idle.
+/// A [`Medium`] as a [`Disk`]. Reads, writes and flushes of an asynchronous medium are its own
+/// affair; all else runs on one of the runtime's blocking threads, whose number
+/// (`max_blocking_threads`) bounds the depth and which end when idle.
 #[derive(Debug)]
 pub struct ThreadedDisk<M: ?Sized>(Arc<M>);
 
@@ -38,6 +39,11 @@ impl<M: Medium + ?Sized> Disk for ThreadedDisk<M> {
     async fn read(&self, offset: u64, into: &mut BytesMut) -> Result<(), DiskError> {
         check("read", self.size(), offset, into.len() as u64)?;
         let mut buffer = std::mem::take(into);
+        if self.0.is_asynchronous() {
+            let (buffer, done) = self.0.read_async(offset, buffer).await;
+            *into = buffer;
+            return done;
+        }
         let (buffer, done) = self
             .run(move |medium| {
                 let done = medium.read_at(offset, &mut buffer);
@@ -50,11 +56,17 @@ impl<M: Medium + ?Sized> Disk for ThreadedDisk<M> {
 
     async fn write(&self, offset: u64, data: Bytes, mode: Write) -> Result<(), DiskError> {
         check("write", self.size(), offset, data.len() as u64)?;
+        if self.0.is_asynchronous() {
+            return self.0.write_async(offset, data, mode).await;
+        }
         self.run(move |medium| medium.write_at(offset, &data, mode))
             .await
     }
 
     async fn flush(&self) -> Result<(), DiskError> {
+        if self.0.is_asynchronous() {
+            return self.0.flush_async().await;
+        }
         self.run(|medium| medium.flush()).await
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use weft_block::Io;
 use weft_drive::process::Process;
 use weft_drive::{control, document};
 
@@ -28,6 +29,9 @@ struct Args {
     /// Be PID 1: run this program as a child and start it again when it dies.
     #[arg(long)]
     supervise: bool,
+    /// How the medium is asked: auto, plain or io_uring. The log says what was chosen, and why.
+    #[arg(long, env = "WEFT_IO", default_value = "auto")]
+    io: Io,
 }
 
 fn main() -> ExitCode {
@@ -61,7 +65,7 @@ fn start(args: &Args) -> anyhow::Result<()> {
         .thread_keep_alive(THREAD_LIFE)
         .thread_stack_size(STACK)
         .build()?;
-    let ended = runtime.block_on(run(Process::new(document)));
+    let ended = runtime.block_on(run(Process::new(document, args.io)));
     runtime.shutdown_timeout(LEAVING);
     ended
 }

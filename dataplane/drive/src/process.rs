@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use weft_block::{DiskError, FileMedium, Medium, OpenError};
+use weft_block::{DiskError, FileMedium, Io, Medium, OpenError};
 use weft_spec::DOCUMENT_VERSION;
 use weft_spec::drive::{DriveDocument, DriveHealth, DriveState, DriveStatus, Medium as Place};
 use weft_spec::ids::DocumentGeneration;
@@ -30,6 +30,7 @@ pub struct Process {
     documents: watch::Sender<DriveDocument>,
     status: watch::Sender<DriveStatus>,
     slices: Mutex<Option<Arc<Slices>>>,
+    io: Io,
 }
 
 /// Why the medium is not served (yet).
@@ -67,8 +68,8 @@ impl From<StoreError> for Unopened {
 }
 
 impl Process {
-    /// Of this document.
-    pub fn new(document: DriveDocument) -> Arc<Self> {
+    /// Of this document, with this back-end for the medium.
+    pub fn new(document: DriveDocument, io: Io) -> Arc<Self> {
         let status = DriveStatus {
             version: DOCUMENT_VERSION,
             drive: document.drive,
@@ -86,6 +87,7 @@ impl Process {
             documents: watch::Sender::new(document),
             status: watch::Sender::new(status),
             slices: Mutex::new(None),
+            io,
         })
     }
 
@@ -266,8 +268,10 @@ impl Process {
             self.report(DriveState::Starting, "WaitingForHold", message);
         };
         let (mut medium, wanted) = match &document.medium {
-            Place::File { path, size } => (FileMedium::open_file(path, *size, waiting)?, *size),
-            Place::Device { path } => (FileMedium::open_device(path, waiting)?, 0),
+            Place::File { path, size } => {
+                (FileMedium::open_file(path, *size, self.io, waiting)?, *size)
+            }
+            Place::Device { path } => (FileMedium::open_device(path, self.io, waiting)?, 0),
         };
         let superblock = match adopt::decide(
             adopt::look(&medium)?,

@@ -5,9 +5,11 @@
 //! | --- | --- |
 //! | [`target`] | accepts connections, asks a [`target::Gate`] at each Connect, runs commands on the admitted disk |
 //! | [`initiator`] | connects, and offers the remote namespace as a `Disk` |
+//! | [`polling`] | keeps a busy process from sleeping, where that is asked for |
 //! | `socket` | the socket options and the vectored write that both share |
 
 pub mod initiator;
+pub mod polling;
 mod socket;
 pub mod target;
 

@@ -22,8 +22,14 @@ pub struct Running {
 
 impl Running {
     pub fn start(document: &Path) -> Self {
+        Self::start_with("auto", document)
+    }
+
+    /// With this back-end for the medium.
+    pub fn start_with(io: &str, document: &Path) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_weft-drive"))
             .args(["--document", &document.display().to_string()])
+            .args(["--io", io])
             .env_remove("RUST_LOG")
             .stderr(Stdio::piped())
             .spawn()
@@ -140,12 +146,30 @@ pub fn free_port() -> u16 {
     }
 }
 
-#[test]
-fn a_drive_is_formatted_served_ended_and_served_again() {
+/// Each test on each back-end.
+macro_rules! on_both {
+    ($($test:ident)*) => {
+        mod plain { $(#[test] fn $test() { super::$test("plain"); })* }
+        mod uring { $(#[test] fn $test() { super::$test("io_uring"); })* }
+    };
+}
+
+on_both! {
+    a_drive_is_formatted_served_ended_and_served_again
+    a_foreign_medium_is_left_as_it_is_and_the_process_stays
+    a_second_process_waits_for_the_first_even_when_that_one_is_killed
+    a_process_that_waits_for_the_medium_ends_when_asked
+    an_older_document_than_the_medium_knows_is_not_served
+}
+
+fn a_drive_is_formatted_served_ended_and_served_again(io: &str) {
     let mut files = Files::new();
     for generation in [3, 4] {
         files.document.generation = DocumentGeneration(generation);
-        let running = Running::start(&files.write());
+        let running = Running::start_with(io, &files.write());
+        let line = running.says("medium held");
+        let backend = if io == "plain" { "preadv" } else { "io_uring" };
+        assert!(line.contains(backend), "{line}");
         let line = running.says("serving");
         assert!(line.contains("slices=1"), "{line}");
         assert!(std::net::TcpStream::connect(("127.0.0.1", files.document.port)).is_ok());
@@ -159,13 +183,12 @@ fn a_drive_is_formatted_served_ended_and_served_again() {
     }
 }
 
-#[test]
-fn a_foreign_medium_is_left_as_it_is_and_the_process_stays() {
+fn a_foreign_medium_is_left_as_it_is_and_the_process_stays(io: &str) {
     let files = Files::new();
     let mut bytes = vec![0; 64 << 20];
     bytes[0x438..0x43a].copy_from_slice(&[0x53, 0xef]);
     std::fs::write(files.medium(), &bytes).unwrap();
-    let running = Running::start(&files.write());
+    let running = Running::start_with(io, &files.write());
     let line = running.says("ForeignData");
     assert!(line.contains("ext4") && line.contains("wipe"), "{line}");
     assert_eq!(running.terminate(), Some(0));
@@ -175,37 +198,34 @@ fn a_foreign_medium_is_left_as_it_is_and_the_process_stays() {
     );
 }
 
-#[test]
-fn a_second_process_waits_for_the_first_even_when_that_one_is_killed() {
+fn a_second_process_waits_for_the_first_even_when_that_one_is_killed(io: &str) {
     let mut files = Files::new();
-    let mut first = Running::start(&files.write());
+    let mut first = Running::start_with(io, &files.write());
     first.says("serving");
     files.document.port = free_port();
-    let second = Running::start(&files.write());
+    let second = Running::start_with(io, &files.write());
     second.says("waiting until it is gone");
     first.kill();
     second.says("serving");
     assert_eq!(second.terminate(), Some(0));
 }
 
-#[test]
-fn a_process_that_waits_for_the_medium_ends_when_asked() {
+fn a_process_that_waits_for_the_medium_ends_when_asked(io: &str) {
     let files = Files::new();
-    let first = Running::start(&files.write());
+    let first = Running::start_with(io, &files.write());
     first.says("serving");
-    let second = Running::start(&files.write());
+    let second = Running::start_with(io, &files.write());
     second.says("waiting until it is gone");
     assert_eq!(second.terminate(), Some(0));
 }
 
-#[test]
-fn an_older_document_than_the_medium_knows_is_not_served() {
+fn an_older_document_than_the_medium_knows_is_not_served(io: &str) {
     let mut files = Files::new();
-    let running = Running::start(&files.write());
+    let running = Running::start_with(io, &files.write());
     running.says("serving");
     assert_eq!(running.terminate(), Some(0));
     files.document.generation = DocumentGeneration(2);
-    let running = Running::start(&files.write());
+    let running = Running::start_with(io, &files.write());
     let line = running.says("outdated");
     assert!(line.contains("older than 3"), "{line}");
 }
@@ -217,4 +237,12 @@ fn a_document_that_cannot_be_read_says_what_is_wrong_with_it() {
     let mut running = Running::start(&files.write());
     running.says("version 9");
     assert_eq!(running.child.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn a_back_end_that_there_is_not_is_refused_with_the_words_there_are() {
+    let files = Files::new();
+    let mut running = Running::start_with("aio", &files.write());
+    running.says("none of auto, plain and io_uring");
+    assert_eq!(running.child.wait().unwrap().code(), Some(2));
 }

@@ -1,7 +1,7 @@
 //! One queue: a socket, its state machine, and the task that moves bytes between them.
 
 use super::ConnectError;
-use crate::socket;
+use crate::{polling, socket};
 use bytes::{Bytes, BytesMut};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -209,6 +209,7 @@ impl Task {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             }
+            polling::busy();
             self.shared.heard.store(true, Ordering::Relaxed);
             self.complete()?;
         }

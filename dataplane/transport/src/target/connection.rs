@@ -6,7 +6,7 @@ use super::execute::{self, Answer};
 use super::halfopen::Place;
 use super::news::{self, News};
 use super::{ConnectRequest, DISCOVERY_SUBSYSTEM, Gate, Limits, Refusal};
-use crate::socket;
+use crate::{polling, socket};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
@@ -212,6 +212,7 @@ impl Connection {
         match self.stream.try_read_buf(&mut self.nvme.buffer()) {
             Ok(0) => Ok(true),
             Ok(count) => {
+                polling::busy();
                 self.nvme.received(count);
                 if let Some(queue) = &self.queue {
                     queue.association.hear(Instant::now());

@@ -3,7 +3,7 @@
 
 use super::*;
 use std::time::Instant;
-use weft_block::FileMedium;
+use weft_block::{FileMedium, Io};
 
 const SIZE: u64 = 512 << 20;
 const HEATS: u64 = 64;
@@ -13,7 +13,7 @@ const HEATS: u64 = 64;
 fn what_a_region_costs() {
     let place = tempfile::tempdir_in("/var/tmp").unwrap();
     let path = place.path().join("medium");
-    let mut medium = FileMedium::open_file(&path, SIZE, || ()).unwrap();
+    let mut medium = FileMedium::open_file(&path, SIZE, Io::Auto, || ()).unwrap();
     medium.extend(SIZE).unwrap();
     let medium: Arc<dyn Medium> = Arc::new(medium);
     run(async {

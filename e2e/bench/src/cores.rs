@@ -1,0 +1,62 @@
+//! Who runs where, and for how long it ran.
+
+use anyhow::Context;
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_setaffinity};
+use std::time::Duration;
+
+/// Where the measured target runs.
+pub const TARGET: usize = 0;
+/// Where the load comes from.
+pub const LOAD: usize = 1;
+/// Before everything that was not asked to be less nice.
+const NICE: i32 = -15;
+
+/// Binds the calling thread, and what it starts from now on, to one core.
+pub fn pin(core: usize) -> anyhow::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core);
+    sched_setaffinity(None, &set).with_context(|| format!("core {core}: the bench needs two cores"))
+}
+
+/// Starts something on the target's core.
+pub fn on_target<T>(start: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    pin(TARGET)?;
+    let started = start();
+    pin(LOAD)?;
+    started
+}
+
+/// Puts whatever else runs on this machine behind this program and what it starts. Where that is
+/// not allowed, the figures spread more.
+pub fn come_first() {
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        eprintln!("other work on this machine disturbs the figures: nice {NICE}: {error}");
+    }
+}
+
+/// Time that all threads of a process have run, also those that have ended, in units of 10 ms.
+pub fn whole_run_time(pid: Pid) -> Duration {
+    let path = format!("/proc/{}/stat", pid.as_raw_nonzero());
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    // proc(5): the name may hold spaces; utime and stime are the 12th and 13th word after it.
+    let words = text.rsplit(") ").next().unwrap_or_default();
+    let ticks = words.split_whitespace().skip(11).take(2);
+    let ticks: u64 = ticks.filter_map(|word| word.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+}
+
+/// Time that all threads of a process that are there have run.
+pub fn run_time(pid: Pid) -> Duration {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero()));
+    let nanos = threads
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|thread| {
+            // sched(7), schedstat: nanoseconds on a core first. A thread that has just ended has none.
+            let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            text.split_whitespace().next()?.parse::<u64>().ok()
+        });
+    Duration::from_nanos(nanos.sum())
+}
