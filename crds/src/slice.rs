@@ -73,13 +73,13 @@ pub struct SliceSpec {
         .message("driveUid cannot be changed: data moves by a new slice on the other drive"))]
     pub drive_uid: String,
 
-    /// Bytes of the slice.
+    /// Bytes of the slice. The operator raises it when the volume grows.
     #[schemars(with = "String", length(max = 24))]
     #[x_kube(
         validation = Rule::new("isQuantity(self) && quantity(self).isInteger() && quantity(self).asInteger() > 0 && quantity(self).asInteger() % 4096 == 0")
             .message("size must be greater than 0 and a multiple of 4Ki, such as 20Gi"),
         validation = Rule::new("!isQuantity(self) || !isQuantity(oldSelf) || quantity(self).compareTo(quantity(oldSelf)) >= 0")
-            .message("size cannot shrink: a smaller slice would cut off data")
+            .message("size cannot shrink: a smaller slice would cut off data; slices follow the size of their volume, so make a smaller Volume and copy the data")
     )]
     pub size: Quantity,
 
@@ -105,10 +105,14 @@ pub struct SliceStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64")]
     pub observed_generation: Option<i64>,
-    /// `Ready`: allocated at the drive.
+    /// `Allocated`, `Ready`, and while the drive cannot make it larger `Grown`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+    /// Bytes that the drive has promised it: those of the spec once the drive has taken them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub size: Option<Quantity>,
     /// Bytes of chunks that the drive has given it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]

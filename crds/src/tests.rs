@@ -236,7 +236,9 @@ fn a_volume_grows_but_does_not_shrink_or_move() {
     volume().update(&[
         ("size", json!("30Gi"), None),
         ("size", json!("20480Mi"), None),
-        ("size", json!("10Gi"), Some("size cannot shrink")),
+        ("size", json!("10Gi"), Some("make a new Volume and copy")),
+        ("size", json!("20479Mi"), Some("size cannot shrink")),
+        ("size", json!("21474840577"), Some("multiple of 4Ki")),
         ("pool", json!("slow"), Some("pool cannot be changed")),
         ("uid", json!(OTHER_UID), Some("uid cannot be changed")),
         ("uid", Value::Null, Some("uid cannot be removed")),
@@ -257,7 +259,9 @@ fn a_slice_keeps_its_volume_and_drive() {
     ]);
     slice.update(&[
         ("size", json!("2Gi"), None),
-        ("size", json!("1Mi"), Some("cannot shrink")),
+        ("size", json!("1Mi"), Some("make a smaller Volume")),
+        ("size", json!("1025"), Some("cannot shrink")),
+        ("size", json!("1073741825"), Some("multiple of 4Ki")),
         ("uid", json!(OTHER_UID), Some("uid cannot be changed")),
         ("volume", json!("w"), Some("volume cannot be changed")),
         (

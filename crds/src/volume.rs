@@ -33,6 +33,12 @@ use serde::{Deserialize, Serialize};
         json_path = ".metadata.creationTimestamp"
     ),
     printcolumn(
+        name = "Served",
+        type_ = "string",
+        json_path = ".status.size",
+        priority = "1"
+    ),
+    printcolumn(
         name = "Term",
         type_ = "integer",
         json_path = ".status.term",
@@ -66,7 +72,8 @@ pub struct VolumeSpec {
         .message("pool cannot be changed: make a new Volume in the other pool and copy the data"))]
     pub pool: String,
 
-    /// Bytes of the block device.
+    /// Bytes of the block device. A greater number grows the volume, also while it is in use;
+    /// `status.size` tells what hosts see.
     #[schemars(with = "String", length(max = 24))]
     #[x_kube(
         validation = Rule::new("isQuantity(self) && quantity(self).isInteger() && quantity(self).asInteger() > 0 && quantity(self).asInteger() % 4096 == 0")
@@ -115,7 +122,7 @@ pub struct VolumeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, `Placed`, …
+    /// `Ready`, `Placed`, and once the volume was grown `Expanded`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -131,6 +138,14 @@ pub struct VolumeStatus {
     /// Greatest attach generation given to any host, ever.
     #[serde(default)]
     pub attach_generation: i64,
+    /// Bytes that hosts see, as the engine reports them; follows `spec.size`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub size: Option<Quantity>,
+    /// Bytes that every slice has at its drive; the engine is told to serve so many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub allocated: Option<Quantity>,
     /// Who may connect.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["attachment".into()]))]

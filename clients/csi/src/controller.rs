@@ -5,6 +5,7 @@
 //! just before.
 
 pub mod answer;
+mod expand;
 pub mod parameters;
 mod publish;
 mod volumes;
@@ -87,6 +88,14 @@ impl csi::controller_server::Controller for Controller {
         self.unpublish(&request.volume_id, &request.node_id, end)
             .await?;
         Ok(Response::new(csi::ControllerUnpublishVolumeResponse {}))
+    }
+
+    async fn controller_expand_volume(
+        &self,
+        request: Request<csi::ControllerExpandVolumeRequest>,
+    ) -> Result<Response<csi::ControllerExpandVolumeResponse>, Status> {
+        let end = deadline(request.metadata());
+        Ok(Response::new(self.expand(request.into_inner(), end).await?))
     }
 
     async fn validate_volume_capabilities(

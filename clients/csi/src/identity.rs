@@ -2,7 +2,9 @@
 
 use tonic::{Request, Response, Status};
 use weft_csi_proto as csi;
-use weft_csi_proto::plugin_capability::{Service, Type, service};
+use weft_csi_proto::plugin_capability::{
+    Service, Type, VolumeExpansion, service, volume_expansion,
+};
 
 /// Name of the driver, as in CSIDriver and StorageClass.
 pub const DRIVER: &str = "csi.weft.storage";
@@ -34,10 +36,16 @@ impl csi::identity_server::Identity for Identity {
         let controller = Service {
             r#type: service::Type::ControllerService.into(),
         };
+        // Also while no node uses the volume.
+        let online = VolumeExpansion {
+            r#type: volume_expansion::Type::Online.into(),
+        };
         Ok(Response::new(csi::GetPluginCapabilitiesResponse {
-            capabilities: vec![csi::PluginCapability {
-                r#type: Some(Type::Service(controller)),
-            }],
+            capabilities: [Type::Service(controller), Type::VolumeExpansion(online)]
+                .map(|r#type| csi::PluginCapability {
+                    r#type: Some(r#type),
+                })
+                .into(),
         }))
     }
 

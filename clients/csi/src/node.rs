@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `node/stage.rs` | NodeStageVolume and NodeUnstageVolume |
 //! | `node/publish.rs` | NodePublishVolume, NodeUnpublishVolume and statistics |
+//! | `node/expand.rs` | NodeExpandVolume |
 //! | `node/follow.rs` | a staged volume whose engine moves |
 //! | [`connect_kernel`], [`connect_user`], [`loopdev`] | the two ways to a block device |
 //! | [`filesystem`], [`mount`], [`device`], [`stats`] | what is done with one |
@@ -16,6 +17,7 @@ pub mod blocking;
 pub mod connect_kernel;
 pub mod connect_user;
 pub mod device;
+mod expand;
 pub mod filesystem;
 mod follow;
 mod ioctl;
@@ -157,6 +159,21 @@ impl csi::node_server::Node for Node {
         Ok(Response::new(csi::NodeUnpublishVolumeResponse {}))
     }
 
+    async fn node_expand_volume(
+        &self,
+        request: Request<csi::NodeExpandVolumeRequest>,
+    ) -> Result<Response<csi::NodeExpandVolumeResponse>, Status> {
+        let end = deadline(request.metadata());
+        let wanted = expand::Wanted::parse(request.into_inner())?;
+        let (node, volume) = (self.clone(), wanted.volume.clone());
+        let size = self
+            .to_the_end(&volume, async move { node.expand(wanted, end).await })
+            .await?;
+        Ok(Response::new(csi::NodeExpandVolumeResponse {
+            capacity_bytes: i64::try_from(size).unwrap_or(i64::MAX),
+        }))
+    }
+
     async fn node_get_volume_stats(
         &self,
         request: Request<csi::NodeGetVolumeStatsRequest>,
@@ -174,7 +191,13 @@ impl csi::node_server::Node for Node {
         _request: Request<csi::NodeGetCapabilitiesRequest>,
     ) -> Result<Response<csi::NodeGetCapabilitiesResponse>, Status> {
         use rpc::Type::*;
-        let capabilities = [StageUnstageVolume, GetVolumeStats, SingleNodeMultiWriter]
+        let capabilities = [
+            StageUnstageVolume,
+            GetVolumeStats,
+            SingleNodeMultiWriter,
+            ExpandVolume,
+        ];
+        let capabilities = capabilities
             .map(|rpc| csi::NodeServiceCapability {
                 r#type: Some(Type::Rpc(Rpc { r#type: rpc.into() })),
             })

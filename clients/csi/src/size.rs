@@ -24,6 +24,33 @@ pub fn choose(range: Option<&CapacityRange>) -> Result<u64, Status> {
     Ok(wanted)
 }
 
+/// Bytes that an expansion has to lead to, in whole MiB.
+pub fn required(range: Option<&CapacityRange>) -> Result<u64, Status> {
+    let (required, _) = bounds(range)?;
+    if required == 0 {
+        return Err(Status::invalid_argument(
+            "required_bytes of capacity_range is missing: say how large the volume is to be",
+        ));
+    }
+    required
+        .checked_next_multiple_of(MIB)
+        .filter(|bytes| i64::try_from(*bytes).is_ok())
+        .ok_or_else(|| Status::out_of_range(format!("no volume can have {required} bytes")))
+}
+
+/// Bytes that a volume of `present` bytes is to have after an expansion: it never shrinks.
+pub fn expanded(range: Option<&CapacityRange>, present: u64) -> Result<u64, Status> {
+    let wanted = required(range)?.max(present);
+    let (_, limit) = bounds(range)?;
+    if limit != 0 && wanted > limit {
+        return Err(Status::out_of_range(format!(
+            "limit_bytes {limit} cannot be kept: the volume has {present} bytes and never shrinks, and sizes \
+             are whole MiB"
+        )));
+    }
+    Ok(wanted)
+}
+
 /// Whether a volume of this size is what a range asks for.
 pub fn fits(size: u64, range: Option<&CapacityRange>) -> Result<bool, Status> {
     let (required, limit) = bounds(range)?;
@@ -137,6 +164,26 @@ mod tests {
             choose(range(i64::MAX, 0).as_ref()).unwrap_err().code(),
             Code::OutOfRange
         );
+    }
+
+    #[test]
+    fn an_expansion_leads_to_whole_mebibytes_and_never_back() {
+        let mib = MIB as i64;
+        let table: [(Option<CapacityRange>, Result<u64, Code>); 9] = [
+            (range(5 * mib, 0), Ok(5 * MIB)),
+            (range(4 * mib + 1, 0), Ok(5 * MIB)),
+            (range(2 * mib, 0), Ok(3 * MIB)),
+            (range(2 * mib, 3 * mib), Ok(3 * MIB)),
+            (range(2 * mib, 2 * mib), Err(Code::OutOfRange)),
+            (range(4 * mib + 1, 4 * mib + 2), Err(Code::OutOfRange)),
+            (range(i64::MAX, 0), Err(Code::OutOfRange)),
+            (range(0, 0), Err(Code::InvalidArgument)),
+            (None, Err(Code::InvalidArgument)),
+        ];
+        for (range, expected) in table {
+            let found = expanded(range.as_ref(), 3 * MIB).map_err(|s| s.code());
+            assert_eq!(found, expected, "{range:?}");
+        }
     }
 
     #[test]

@@ -438,3 +438,98 @@ async fn capabilities_are_confirmed_or_explained() {
         Code::NotFound
     );
 }
+
+fn expand(volume: &str, required: i64, limit: i64) -> csi::ControllerExpandVolumeRequest {
+    csi::ControllerExpandVolumeRequest {
+        volume_id: volume.to_owned(),
+        capacity_range: Some(csi::CapacityRange {
+            required_bytes: required,
+            limit_bytes: limit,
+        }),
+        volume_capability: capability(),
+        ..Default::default()
+    }
+}
+
+/// Serves what the spec asks for, up to 128 MiB.
+fn growing(volume: &Value) -> Option<Value> {
+    let mut volume = serving(volume)?;
+    let wish = volume["spec"]["size"].as_str().unwrap().to_owned();
+    let fits = wish == "64Mi" || wish == "128Mi";
+    volume["status"]["size"] = json!(if fits { wish.as_str() } else { "64Mi" });
+    if !fits {
+        let no_room = json!({"type": "Expanded", "status": "False", "reason": "NoRoom",
+            "message": format!("no room for {wish}"), "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        volume["status"]["conditions"].as_array_mut()?.push(no_room);
+    }
+    Some(volume)
+}
+
+const MIB: i64 = 1 << 20;
+
+#[tokio::test]
+async fn a_volume_grows_once_and_a_repeated_call_finds_it_grown() {
+    let (api, controller) = api();
+    let _operator = api.operate("volumes", growing);
+    created(&controller, "pvc-1").await;
+    for required in [127 * MIB + 1, 128 * MIB, 3 * MIB] {
+        let answer = controller
+            .controller_expand_volume(Request::new(expand("pvc-1", required, 0)))
+            .await;
+        let answer = answer.unwrap().into_inner();
+        assert_eq!(answer.capacity_bytes, 128 * MIB);
+        assert!(answer.node_expansion_required);
+    }
+    assert_eq!(
+        api.get("volumes", "pvc-1").unwrap()["spec"]["size"],
+        "128Mi"
+    );
+    let patches = api.writes();
+    let patches = patches.iter().filter(|call| *call == "PATCH volumes");
+    assert_eq!(patches.count(), 1);
+}
+
+#[tokio::test]
+async fn an_expansion_that_cannot_be_is_refused_by_what_it_is() {
+    let (api, controller) = api();
+    let _operator = api.operate("volumes", growing);
+    created(&controller, "pvc-1").await;
+    let table = [
+        (expand("", 128 * MIB, 0), Code::InvalidArgument),
+        (expand("pvc-1", 0, 0), Code::InvalidArgument),
+        (expand("pvc-1", 65 * MIB, 65 * MIB - 1), Code::OutOfRange),
+        (expand("pvc-1", 3 * MIB, 3 * MIB), Code::OutOfRange),
+        (expand("other", 128 * MIB, 0), Code::NotFound),
+        (expand("Not A Name", 128 * MIB, 0), Code::NotFound),
+    ];
+    for (request, expected) in table {
+        let answer = controller.controller_expand_volume(soon(request.clone()));
+        assert_eq!(code(answer.await), expected, "{request:?}");
+    }
+    assert_eq!(api.get("volumes", "pvc-1").unwrap()["spec"]["size"], "64Mi");
+    let full = controller
+        .controller_expand_volume(soon(expand("pvc-1", 999 * MIB, 0)))
+        .await
+        .unwrap_err();
+    assert_eq!(full.code(), Code::ResourceExhausted);
+    assert_eq!(full.message(), "no room for 999Mi");
+}
+
+#[tokio::test]
+async fn an_expansion_that_is_waited_for_says_for_what() {
+    let (api, controller) = api();
+    let operator = api.operate("volumes", growing);
+    created(&controller, "pvc-1").await;
+    operator.abort();
+    let cut_off = controller
+        .controller_expand_volume(soon(expand("pvc-1", 128 * MIB, 0)))
+        .await
+        .unwrap_err();
+    assert_eq!(cut_off.code(), Code::DeadlineExceeded);
+    assert!(cut_off.message().contains("has not grown yet"), "{cut_off}");
+    let _operator = api.operate("volumes", growing);
+    let answer = controller
+        .controller_expand_volume(Request::new(expand("pvc-1", 128 * MIB, 0)))
+        .await;
+    assert_eq!(answer.unwrap().into_inner().capacity_bytes, 128 * MIB);
+}

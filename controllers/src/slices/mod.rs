@@ -149,7 +149,10 @@ fn differs(slice: &Slice, said: &DriveStatus) -> bool {
         i64::try_from(seen.fence.term.0).ok(),
         i64::try_from(seen.fence.boot.0).ok(),
     );
+    let size = quantity::bytes(&slice.spec.size);
     status.phase != Phase::Ready
+        || status.size != Some(quantity::quantity(seen.size))
+        || size.is_some_and(|size| seen.size < size)
         || status.used != Some(quantity::rounded(seen.allocated))
         || fence.map(|(term, boot)| (Some(term), Some(boot))) != Some(heard)
 }

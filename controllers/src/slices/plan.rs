@@ -3,6 +3,7 @@
 //! | seen | decided |
 //! | --- | --- |
 //! | no finalizer | put it on |
+//! | the drive lists the slice smaller than the spec | ask the drive to make it larger (harmless to repeat) |
 //! | the drive lists the slice | Ready, with what the drive says of it |
 //! | never allocated, the drive serves | ask the drive to allocate it (harmless to repeat) |
 //! | allocated once, the drive's last word does not list it | ask the drive anew; if that word does not either: lost, and **never** allocated again |
@@ -48,7 +49,7 @@ pub enum Plan {
 /// A request to the drive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
-    /// `PUT /slices/<uid>`.
+    /// `PUT /slices/<uid>`: makes it, or makes it larger.
     Allocate(SliceUid, SliceRequest),
     /// `GET /status`.
     Look(SliceUid),
@@ -98,6 +99,7 @@ pub fn plan(o: &Observed) -> Plan {
     let seen = report.and_then(|r| r.slices.iter().find(|s| s.slice == uid));
     match (ready, seen, report) {
         (false, _, _) => say(o, status::drive_not_ready),
+        (true, Some(seen), _) if seen.size < request.size => Plan::Ask(Ask::Allocate(uid, request)),
         (true, Some(seen), _) => say(o, |o, s| status::allocated(o, s, seen)),
         (true, None, _) if !status::was_allocated(&current(o)) => {
             Plan::Ask(Ask::Allocate(uid, request))
@@ -124,6 +126,10 @@ pub fn answered(o: &Observed, ask: &Ask, answer: &Answer) -> Plan {
             status::not_freed(o, s, &format!("it answers {code}: {words}"))
         }),
         (Ask::Free(_), Answer::Unreachable(why)) => say(o, |o, s| status::not_freed(o, s, why)),
+        // It has the slice, smaller: that goes on as it is.
+        (Ask::Allocate(..), Answer::Refused(code, words)) if status::was_allocated(&current(o)) => {
+            say(o, |o, s| status::not_grown(o, s, *code, words))
+        }
         (_, Answer::Refused(code, words)) => say(o, |o, s| status::refused(o, s, *code, words)),
         (_, Answer::Unreachable(why)) => say(o, |o, s| status::unreachable(o, s, why)),
         (_, Answer::Looked(_) | Answer::Freed) => Plan::Say(Box::new(current(o))),

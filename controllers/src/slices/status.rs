@@ -13,6 +13,8 @@ use weft_spec::drive::SliceStatus as Seen;
 
 /// The drive has allocated the slice, at some time.
 pub const ALLOCATED: &str = "Allocated";
+/// The drive has made the slice as large as its spec says. Only there once the drive has refused.
+pub const GROWN: &str = "Grown";
 /// The drive serves the slice.
 pub const READY: &str = "Ready";
 
@@ -78,7 +80,13 @@ pub fn allocated(o: &Observed, s: &mut SliceStatus, seen: &Seen) {
         "Serving",
         &format!("drive {drive} serves it"),
     );
+    let whole = quantity::bytes(&o.slice.spec.size).is_some_and(|wish| seen.size >= wish);
+    if whole && conditions::get(&s.conditions, GROWN).is_some() {
+        let message = format!("drive {drive} has made it {size} large");
+        set(o, s, GROWN, Truth::True, "Grown", &message);
+    }
     s.phase = Phase::Ready;
+    s.size = Some(quantity::quantity(seen.size));
     s.used = Some(quantity::rounded(seen.allocated));
     s.fence = Some(Fence {
         term: i64::try_from(seen.fence.term.0).unwrap_or(i64::MAX),
@@ -139,6 +147,22 @@ pub fn refused(o: &Observed, s: &mut SliceStatus, code: u16, words: &str) {
         let message = format!("drive {drive} refuses the slice ({code}): {words}");
         not_ready(o, s, Phase::Failed, "Refused", &message);
     }
+}
+
+/// The drive has it and does not make it larger.
+pub fn not_grown(o: &Observed, s: &mut SliceStatus, code: u16, words: &str) {
+    let (drive, asked) = (&o.slice.spec.drive, &o.slice.spec.size.0);
+    let (reason, message) = if code == INSUFFICIENT_STORAGE {
+        let message = format!(
+            "asked drive {drive} for {asked}: {words}; it grows by itself once there is room, and serves as it is \
+             until then"
+        );
+        ("NoRoom", message)
+    } else {
+        let message = format!("drive {drive} refuses to make it {asked} large ({code}): {words}");
+        ("Refused", message)
+    };
+    set(o, s, GROWN, Truth::False, reason, &message);
 }
 
 /// The drive serves and does not have it although it was allocated once.

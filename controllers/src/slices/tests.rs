@@ -255,3 +255,57 @@ fn the_finalizer_goes_only_when_the_drive_has_freed_it_or_is_no_more() {
     let gone = Observed { drive: None, ..o };
     assert_eq!(plan(&gone), Plan::Release);
 }
+
+/// The volume shall have 3Gi, the drive has the slice of 1Gi.
+fn growing() -> Observed {
+    let mut o = allocated();
+    o.slice.spec.size.0 = "3Gi".into();
+    o
+}
+
+#[test]
+fn a_slice_that_is_smaller_at_its_drive_is_asked_for_with_its_new_size() {
+    let o = growing();
+    let Plan::Ask(ask @ Ask::Allocate(_, request)) = plan(&o) else {
+        panic!("{:?}", plan(&o))
+    };
+    assert_eq!(request.size, 3 << 30);
+    let grown = Seen {
+        size: 3 << 30,
+        ..seen()
+    };
+    let status = said(answered(&o, &ask, &Answer::Allocated(grown)));
+    assert_eq!(status.size.unwrap().0, "3Gi");
+    assert!(conditions::get(&status.conditions, "Grown").is_none());
+}
+
+#[test]
+fn a_drive_that_cannot_make_a_slice_larger_leaves_it_ready_as_it_is() {
+    let mut o = growing();
+    let Plan::Ask(ask) = plan(&o) else {
+        panic!("not asked")
+    };
+    let full = Answer::Refused(507, "other slices have 2Gi".into());
+    let status = said(answered(&o, &ask, &full));
+    assert_eq!((status.phase, ready(&status).0), (Phase::Ready, "Serving"));
+    assert_eq!(status.size.as_ref().unwrap().0, "1Gi");
+    let grown = conditions::get(&status.conditions, "Grown").unwrap();
+    assert_eq!(
+        (grown.status.as_str(), grown.reason.as_str()),
+        ("False", "NoRoom")
+    );
+    assert!(grown.message.contains("other slices have 2Gi"));
+
+    o.slice.status = Some(status);
+    assert_eq!(
+        plan(&o),
+        Plan::Ask(ask),
+        "asked again when the drive says something"
+    );
+    let seen = Seen {
+        size: 3 << 30,
+        ..seen()
+    };
+    let status = said(answered(&o, &ask, &Answer::Allocated(seen)));
+    assert!(conditions::is_true(&status.conditions, "Grown"));
+}

@@ -1,4 +1,4 @@
-//! The operator dies after each single write of "create, attach, stage, unstage, detach, delete"
+//! The operator dies after each single write of "create, grow, attach, stage, grow, unstage, detach, delete"
 //! in turn, and another process goes on: no duplicate, no leak, no term with two pods.
 
 use super::world::{
@@ -94,6 +94,32 @@ fn one(world: &World, collection: &str) -> Value {
     found[0].clone()
 }
 
+/// Grows the volume; whatever dies meanwhile, no engine is started for it.
+async fn grow(world: &mut World, operators: &mut [Operator], size: &str) {
+    let term = one(world, VOLUMES)["status"]["term"].clone();
+    world.set(VOLUMES, "db", "size", json!(size));
+    settle(world, operators).await;
+    let (volume, slice) = (one(world, VOLUMES), one(world, SLICES));
+    let status = &volume["status"];
+    assert_eq!(
+        (
+            &status["size"],
+            &status["allocated"],
+            &slice["spec"]["size"]
+        ),
+        (&json!(size), &json!(size), &json!(size)),
+        "{volume:#}"
+    );
+    assert_eq!(slice["status"]["size"], size);
+    assert_eq!(
+        (&status["term"], &status["phase"]),
+        (&term, &json!("Ready"))
+    );
+    let expanded = status["conditions"].as_array().unwrap();
+    let expanded = expanded.iter().find(|c| c["type"] == "Expanded").unwrap();
+    assert_eq!(expanded["status"], "True", "{volume:#}");
+}
+
 async fn life(world: &mut World, operators: &mut [Operator]) {
     let spec = json!({"pool": "fast", "size": "1Gi", "replicas": 1, "onNoData": "Pause"});
     world.put(VOLUMES, json!({"metadata": {"name": "db"}, "spec": spec}));
@@ -108,6 +134,8 @@ async fn life(world: &mut World, operators: &mut [Operator]) {
         ),
         (1, 1)
     );
+
+    grow(world, operators, "2Gi").await;
 
     world.put(
         ATTACHMENTS,
@@ -129,7 +157,14 @@ async fn life(world: &mut World, operators: &mut [Operator]) {
 
     world.observe("a1", true);
     settle(world, operators).await;
-    assert_eq!(one(world, ATTACHMENTS)["status"]["phase"], "Attached");
+    let attached = one(world, ATTACHMENTS)["status"].clone();
+    assert_eq!(attached["phase"], "Attached");
+
+    grow(world, operators, "3Gi").await;
+    let still = one(world, ATTACHMENTS)["status"].clone();
+    for field in ["phase", "generation", "term", "address", "initiatorPod"] {
+        assert_eq!(still[field], attached[field], "{field} changed by growing");
+    }
 
     world.delete(ATTACHMENTS, "a1");
     settle(world, operators).await;

@@ -78,6 +78,8 @@ impl Handler for DriveHandler {
         match (request.method.clone(), slice.is_empty()) {
             (Method::PUT, false) => {
                 let wanted: SliceRequest = serde_json::from_slice(&request.body).unwrap();
+                let before = drive.slices.get(&slice).map_or(0, |slice| slice.size);
+                assert!(wanted.size >= before, "a slice is asked to shrink");
                 drive.slices.insert(slice.clone(), wanted);
                 Reply::json(200, &slice_status(&slice, &wanted, drive.fence))
             }
@@ -93,6 +95,18 @@ impl Handler for DriveHandler {
     fn accepts(&self, _: &Fingerprint) -> bool {
         true
     }
+}
+
+/// What a real engine would refuse to start with.
+fn fits(document: &EngineDocument, drive: &FakeDrive) {
+    let Stack::Slice(member) = &document.stack;
+    let slice = &drive.slices[&member.slice.to_string()];
+    assert!(
+        document.size <= slice.size,
+        "{} bytes of a slice of {}",
+        document.size,
+        slice.size
+    );
 }
 
 fn slice_status(slice: &str, request: &SliceRequest, fence: u64) -> SliceStatus {
@@ -129,7 +143,8 @@ fn drive_status(drive: &FakeDrive) -> DriveStatus {
     }
 }
 
-struct EngineHandler(Arc<Mutex<EngineDocument>>);
+/// An engine, and the drive that holds its slice.
+struct EngineHandler(Arc<Mutex<EngineDocument>>, Arc<Mutex<FakeDrive>>);
 
 #[async_trait]
 impl Handler for EngineHandler {
@@ -138,10 +153,12 @@ impl Handler for EngineHandler {
             return Reply::text(404, "");
         }
         let new: EngineDocument = serde_json::from_slice(&request.body).unwrap();
+        fits(&new, &self.1.lock().unwrap());
         let mut document = self.0.lock().unwrap();
         if new.term != document.term || new.generation < document.generation {
             return Reply::text(409, "not newer");
         }
+        assert!(new.size >= document.size, "a volume is told to shrink");
         *document = new;
         Reply::text(200, "")
     }
@@ -222,6 +239,15 @@ impl World {
         object["kind"] = json!(kind);
         let name = object["metadata"]["name"].as_str().unwrap().to_owned();
         self.api.state().store(collection, &name, object);
+    }
+
+    /// A person changes one field of the spec.
+    pub fn set(&self, collection: &str, name: &str, field: &str, value: Value) {
+        let mut state = self.api.state();
+        let key = (collection.to_owned(), name.to_owned());
+        let mut object = state.objects[&key].clone();
+        object["spec"][field] = value;
+        state.store(collection, name, object);
     }
 
     pub fn delete(&self, collection: &str, name: &str) {
@@ -315,11 +341,12 @@ impl World {
         let identity = documents::identity(document.control.as_ref().unwrap());
         {
             let mut drive = self.drive.lock().unwrap();
+            fits(&document, &drive);
             drive.fence = drive.fence.max(document.term.0);
         }
         let document = Arc::new(Mutex::new(document));
         let port = self.fabric.ports.control;
-        let handler = Arc::new(EngineHandler(document.clone()));
+        let handler = Arc::new(EngineHandler(document.clone(), self.drive.clone()));
         let (address, server) = serve(SocketAddr::new(ip, port), identity.clone(), handler).await;
         self.engines.insert(
             name.to_owned(),
@@ -431,6 +458,7 @@ fn engine_status(document: &EngineDocument, ip: IpAddr, fence: u64) -> EngineSta
         },
         reason: "Serving".into(),
         message: String::new(),
+        size: document.size,
         hosts: document.hosts.iter().map(host).collect(),
         drives: vec![DriveWire {
             slice: slice.slice,

@@ -8,9 +8,10 @@ use crate::shared::errors::{Doing, Error, describe};
 use crate::shared::links::Peer;
 use crate::shared::{apply, documents, finalizers};
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
+use serde_json::json;
 use std::time::Duration;
 use weft_control::tls::Identity;
 use weft_crds::{Drive, Slice, Volume};
@@ -121,6 +122,7 @@ impl<'a> Writer<'a> {
     ) -> Result<bool, Error> {
         match step {
             Step::CreateSlice(slice) => apply::create(&self.slices, slice).await.map(drop)?,
+            Step::GrowSlice(slice) => self.grow_slice(slice).await?,
             Step::StartEngine => self.start_engine(volume, drive).await?,
             Step::WriteDocument(name) => self.write_document(volume, name).await?,
             Step::PutDocument { name, .. } => return self.put_document(name).await,
@@ -134,6 +136,26 @@ impl<'a> Writer<'a> {
             }
         }
         Ok(true)
+    }
+
+    /// With the version that was read: the room was reckoned with exactly that size.
+    async fn grow_slice(&self, slice: &Slice) -> Result<(), Error> {
+        let patch = json!({
+            "metadata": {"resourceVersion": slice.metadata.resource_version},
+            "spec": {
+                "size": slice.spec.size,
+                "overcommitPercent": slice.spec.overcommit_percent,
+            },
+        });
+        self.slices
+            .patch(
+                &slice.name_any(),
+                &PatchParams::default(),
+                &Patch::Merge(patch),
+            )
+            .await
+            .doing(|| format!("raise the size of {}", describe(slice)))
+            .map(drop)
     }
 
     /// Only ever called in the pass whose swap has raised the term. When it is cut short, the next

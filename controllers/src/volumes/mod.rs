@@ -5,6 +5,7 @@
 //! from the API server, not from a cache.
 
 pub mod apply;
+pub mod growth;
 pub mod objects;
 pub mod observe;
 pub mod placement;
@@ -35,7 +36,7 @@ use weft_crds::{Attachment, Drive, Pool, Slice, Volume};
 /// A context, and the one thing that passes of different volumes must not do at the same time.
 pub(crate) struct Shared {
     context: Arc<Context>,
-    /// Held from reading what drives have promised until the slice that adds to it is created.
+    /// Held from reading what drives have promised until the slice that adds to it is written.
     placing: Mutex<()>,
 }
 
@@ -55,6 +56,7 @@ pub async fn run(context: Arc<Context>) {
     let engines = Config::default().labels(&Component::Engine.selector());
     let main = Controller::new(Api::<Volume>::all(client.clone()), Config::default());
     let (drives, pools, of_nodes) = (main.store(), main.store(), main.store());
+    let of_slices = main.store();
     let (slice_news, drive_news) = (News::default(), News::default());
     let said = context.links.engines().subscribe();
     let shared = Shared::of(context.clone());
@@ -65,9 +67,11 @@ pub async fn run(context: Arc<Context>) {
             Api::<Slice>::all(client.clone()),
             Config::default(),
             move |slice: Slice| {
-                slice_news
-                    .of(&slice, &slice_facts(&slice))
-                    .then(|| ObjectRef::new(&slice.spec.volume))
+                if slice_news.of(&slice, &slice_facts(&slice)) {
+                    on_slice(&of_slices, &slice)
+                } else {
+                    Vec::new()
+                }
             },
         )
         .watches(
@@ -92,7 +96,9 @@ pub async fn run(context: Arc<Context>) {
             Config::default(),
             move |pool: Pool| {
                 let name = pool.name_any();
-                select(&pools, |v| v.spec.pool == name && unplaced(v))
+                select(&pools, |v| {
+                    v.spec.pool == name && (unplaced(v) || growth::waits_for_room(v))
+                })
             },
         )
         .watches_stream(nodes::watch(client), move |node: Node| {
@@ -127,7 +133,9 @@ pub(crate) async fn pass(name: &str, shared: &Shared) -> Result<Action, Error> {
     let _placing = shared.placing.lock().await;
     seen.placement = Some(observe::placement(context, &seen.volume).await?);
     let plan = plan::plan(&seen);
-    writer.perform(&seen.volume, None, plan).await
+    writer
+        .perform(&seen.volume, seen.drive.as_ref(), plan)
+        .await
 }
 
 /// A cluster-scoped owner of a namespaced pod: the owner has no namespace, so kube's own mapping
@@ -150,7 +158,8 @@ fn slice_facts(slice: &Slice) -> impl std::hash::Hash {
             .map(|c| (c.reason.clone(), c.message.clone()))
     });
     (
-        status.map(|s| s.phase.to_string()),
+        status.map(|s| (s.phase.to_string(), s.size.clone().map(|q| q.0))),
+        slice.spec.size.0.clone(),
         words.map(Iterator::collect::<Vec<_>>),
     )
 }
@@ -185,6 +194,17 @@ fn unplaced(volume: &Volume) -> bool {
         .status
         .as_ref()
         .is_none_or(|status| status.members.is_empty())
+}
+
+/// The volume of the slice, and those that wait for the room that it may have left.
+fn on_slice(store: &Store<Volume>, slice: &Slice) -> Vec<ObjectRef<Volume>> {
+    let here = |v: &Volume| {
+        let status = v.status.as_ref();
+        status.is_some_and(|s| s.members.iter().any(|m| m.drive == slice.spec.drive))
+    };
+    let mut found = select(store, |v| growth::waits_for_room(v) && here(v));
+    found.push(ObjectRef::new(&slice.spec.volume));
+    found
 }
 
 /// Volumes on the drive, and those that wait for a place.

@@ -1,5 +1,6 @@
 //! The objects that a plan asks for: slice, document and pod of an engine. Pure.
 
+use super::growth;
 use crate::shared::context::{Context, FabricFacts};
 use crate::shared::documents::Place;
 use crate::shared::errors::Error;
@@ -148,7 +149,8 @@ pub fn document(
         volume: uid,
         name: volume.name_any(),
         term,
-        size: quantity::bytes(&volume.spec.size).ok_or_else(|| broken("spec.size"))?,
+        size: quantity::bytes(growth::told_size(volume, status))
+            .ok_or_else(|| broken("status.allocated"))?,
         stack: Stack::Slice(member),
         hosts: hosts
             .collect::<Option<_>>()

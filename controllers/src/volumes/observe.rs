@@ -3,7 +3,7 @@
 
 use super::plan::{EnginePod, EngineSecret, Observed, Placement};
 use super::takeover::Trouble;
-use super::{objects, plan};
+use super::{growth, objects, plan};
 use crate::shared::context::Context;
 use crate::shared::errors::{Doing, Error};
 use crate::shared::labels::{TERM, VOLUME_UID};
@@ -75,7 +75,8 @@ pub fn must_place(o: &Observed) -> bool {
         .is_some_and(|s| !s.members.is_empty());
     let slice = o.slices.iter().any(|s| s.name_any() == name);
     let leaving = o.volume.metadata.deletion_timestamp.is_some();
-    plan::uid(&o.volume).is_some() && !member && !slice && !leaving
+    let place = !member && !slice && !leaving;
+    plan::uid(&o.volume).is_some() && (place || growth::is_wanted(o))
 }
 
 /// Reads what a drive is chosen by.

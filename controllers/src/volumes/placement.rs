@@ -5,12 +5,12 @@
 //! drive with the most room; then the name, so that the same observation always gives the
 //! same answer.
 
-use super::plan::Placement;
+use super::plan::{Observed, Placement};
 use super::status;
 use crate::shared::quantity;
 use k8s_openapi::api::core::v1::Node;
 use std::collections::BTreeMap;
-use weft_crds::{Drive, Phase, Pool, Volume};
+use weft_crds::{Drive, Phase, Pool, Slice, Volume};
 
 /// A drive that the pool selects, as far as placement cares.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,7 +113,7 @@ pub fn choose<'a>(
     let candidates: Vec<Candidate> = placement
         .drives
         .iter()
-        .map(|d| candidate(d, pool, placement))
+        .map(|d| candidate(d, pool.spec.overcommit_percent(), placement))
         .collect();
     let size = quantity::bytes(&volume.spec.size).unwrap_or(u64::MAX);
     let refused = |refusal: Refusal| status::refused(volume, refusal);
@@ -127,13 +127,40 @@ pub fn choose<'a>(
         .ok_or_else(|| status::refused(volume, Refusal::NoDrive))
 }
 
-fn candidate(drive: &Drive, pool: &Pool, placement: &Placement) -> Candidate {
+/// Whether the drive of a slice can promise what the volume asks for more: the percentage of its
+/// size that it may promise then, or why not. A slice does not move to grow.
+pub fn room_to_grow(
+    o: &Observed,
+    slice: &Slice,
+    placement: &Placement,
+) -> Result<i32, status::Word> {
+    // A pool that is gone leaves what it allowed when the slice was placed.
+    let before = u32::try_from(slice.spec.overcommit_percent).unwrap_or(100);
+    let pool = placement.pool.as_ref();
+    let percent = pool.map_or(before, |pool| pool.spec.overcommit_percent());
+    let same = |d: &&Drive| d.spec.uid.as_ref() == Some(&slice.spec.drive_uid);
+    let Some(drive) = o.drive.as_ref().filter(same) else {
+        return Err(status::grows_later(slice, "it does not exist"));
+    };
+    let drive = candidate(drive, percent, placement);
+    if !drive.ready {
+        return Err(status::grows_later(slice, &drive.reason));
+    }
+    let wish = quantity::bytes(&o.volume.spec.size).unwrap_or(u64::MAX);
+    let has = quantity::bytes(&slice.spec.size).unwrap_or(0);
+    if wish.saturating_sub(has) > drive.room() {
+        return Err(status::no_room(&o.volume, slice, &drive, percent));
+    }
+    Ok(i32::try_from(percent).unwrap_or(100))
+}
+
+fn candidate(drive: &Drive, percent: u32, placement: &Placement) -> Candidate {
     let status = drive.status.clone().unwrap_or_default();
     let ready = status.phase == Phase::Ready
         && drive.metadata.deletion_timestamp.is_none()
         && drive.spec.uid.is_some();
     let capacity = status.size.as_ref().and_then(quantity::bytes).unwrap_or(0);
-    let limit = u128::from(capacity) * u128::from(pool.spec.overcommit_percent()) / 100;
+    let limit = u128::from(capacity) * u128::from(percent) / 100;
     let here = placement
         .slices
         .iter()

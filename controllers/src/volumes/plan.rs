@@ -9,6 +9,7 @@
 //! | no slice, no member | choose a drive, create the slice `<volume>-a` |
 //! | slice allocated, no member | write it into `status.members` |
 //! | member with an address, no live pod of `status.term` | raise the term; in that very pass make its Secret and pod |
+//! | `spec.size` raised | see [`growth`](super::growth) |
 //! | Secret older than `status.documentGeneration` | write the document |
 //! | engine that reports an older document | put the document to it |
 //! | pod of a lower term, the present one serves | delete it |
@@ -19,7 +20,7 @@ use super::report::{leaving, takes_documents};
 use super::takeover::{Cause, Trouble, cause_for_another};
 use super::{objects, placement, status};
 use crate::shared::conditions::whole_second;
-use crate::shared::finalizers;
+use crate::shared::{finalizers, quantity};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -43,7 +44,7 @@ pub struct Observed {
     pub slices: Vec<Slice>,
     /// The drive of its member, or of its slice while there is no member.
     pub drive: Option<Drive>,
-    /// What placement needs; read only while there is no slice.
+    /// What placement needs; read only while there is no slice, or one that is to grow.
     pub placement: Option<Placement>,
     /// Engine pods with the volume's uid.
     pub pods: Vec<EnginePod>,
@@ -140,6 +141,8 @@ pub struct Note {
 pub enum Step {
     /// Create the slice.
     CreateSlice(Box<Slice>),
+    /// Write this slice's size; its own controller asks the drive.
+    GrowSlice(Box<Slice>),
     /// Create Secret and pod of the term that the swap has raised.
     StartEngine,
     /// Bring the present document into the Secret of this name, if it is older there.
@@ -214,15 +217,18 @@ impl Pass {
                 Err(Missing::Word(word)) => return status::not_placed(o, &mut self.status, word),
             }
         }
+        let obstacle = self.grow(o);
         self.follow_addresses(o);
         let unknown = self.status.members.iter().find(|m| m.address.is_empty());
         if let Some(member) = unknown.cloned() {
+            status::expansion(o, &mut self.status, obstacle);
             return status::drive_without_address(o, &mut self.status, &member);
         }
         self.engine(o, uid);
         // What may fail for the pod's sake comes last.
         self.sweep(o);
         self.documents(o);
+        status::expansion(o, &mut self.status, obstacle);
         status::settle(o, &mut self.status);
     }
 
@@ -295,6 +301,9 @@ impl Pass {
                 reported
             };
             engine.serving = report.state == EngineState::Serving;
+            if report.size > 0 {
+                self.status.size = Some(quantity::quantity(report.size));
+            }
             self.status.formed |= engine.serving;
         }
     }

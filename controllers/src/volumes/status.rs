@@ -4,6 +4,10 @@
 //! serves. A message names the cause, the evidence and the next step, with times and never with
 //! ages, so that nothing has to be written again while nothing happens.
 
+mod expansion;
+
+pub use expansion::{EXPANDED, NO_ROOM, expansion, grows_later, no_room};
+
 use super::placement::Refusal;
 use super::plan::{self, EnginePod, Observed};
 use super::takeover::Trouble;
@@ -23,7 +27,9 @@ pub const READY: &str = "Ready";
 pub const QUIET: &[&str] = &[
     "Allocating",
     "Cleaning",
+    "EngineGrowing",
     "EngineStarting",
+    "SliceGrowing",
     "SliceLeaving",
     "WaitingForEngine",
     "WaitingForSlices",

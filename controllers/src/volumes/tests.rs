@@ -12,6 +12,7 @@ use weft_spec::ids::{Boot, DocumentGeneration, Term, VolumeUid};
 use weft_spec::nqn;
 
 mod documents;
+mod growing;
 mod placing;
 mod wires;
 
@@ -106,6 +107,7 @@ fn report(term: u64, generation: u64, state: EngineState) -> EngineStatus {
         state,
         reason: "Serving".into(),
         message: String::new(),
+        size: 1 << 30,
         hosts: vec![],
         drives: vec![DriveWire {
             slice: SLICE.parse().unwrap(),

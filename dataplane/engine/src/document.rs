@@ -1,6 +1,7 @@
 //! The engine's one document: read at the start, replaced by newer ones while it runs.
 
 use std::path::Path;
+use weft_block::BLOCK;
 use weft_spec::DOCUMENT_VERSION;
 use weft_spec::engine::{EngineDocument, SliceMember, Stack};
 use weft_spec::ids::DocumentGeneration;
@@ -38,6 +39,20 @@ pub enum DocumentError {
         /// What changed.
         field: &'static str,
     },
+    /// A volume never shrinks.
+    #[error(
+        "{found} bytes are fewer than the {present} that the volume has: a volume never shrinks, put a size of \
+         {present} or more"
+    )]
+    Smaller {
+        /// Of the document.
+        found: u64,
+        /// Of the present document.
+        present: u64,
+    },
+    /// Not a whole number of blocks.
+    #[error("{0} bytes are no size for a volume: it has to be a multiple of {BLOCK}")]
+    Unaligned(u64),
     /// The engine met a newer pair.
     #[error("this engine is parked: a newer one owns the volume")]
     Parked,
@@ -129,6 +144,13 @@ pub fn judge(
             accepted: present.generation.max(known),
         });
     }
+    if put.size < present.size {
+        let (found, present) = (put.size, present.size);
+        return Err(DocumentError::Smaller { found, present });
+    }
+    if !put.size.is_multiple_of(BLOCK) {
+        return Err(DocumentError::Unaligned(put.size));
+    }
     let (old, new) = (member(present), member(put));
     let fixed = [
         (
@@ -136,7 +158,6 @@ pub fn judge(
             old.slice == new.slice && old.drive == new.drive,
         ),
         ("the slice's key", old.key == new.key),
-        ("the size", present.size == put.size),
         ("the port", present.port == put.port),
     ];
     match fixed.into_iter().find(|(_, same)| !same) {
@@ -166,7 +187,7 @@ mod tests {
     #[test]
     fn a_document_is_judged_by_identity_generation_and_what_may_change() {
         let present = document(5);
-        let table: [(&str, Change, Result<Verdict, &str>); 10] = [
+        let table: [(&str, Change, Result<Verdict, &str>); 12] = [
             ("the same", |d| d.generation.0 = 5, Ok(Verdict::Same)),
             ("newer", |_| {}, Ok(Verdict::Newer)),
             ("older", |d| d.generation.0 = 4, Err("not newer")),
@@ -185,10 +206,16 @@ mod tests {
             ),
             ("other term", |d| d.term = Term(8), Err("for term")),
             ("other version", |d| d.version = 2, Err("version 2")),
+            ("a larger size", |d| d.size += 4096, Ok(Verdict::Newer)),
             (
-                "other size",
-                |d| d.size += 4096,
-                Err("the size cannot change"),
+                "a smaller size",
+                |d| d.size -= 4096,
+                Err("a volume never shrinks"),
+            ),
+            (
+                "a size that is no number of blocks",
+                |d| d.size += 512,
+                Err("multiple of 4096"),
             ),
             ("other port", |d| d.port += 1, Err("the port cannot change")),
             (

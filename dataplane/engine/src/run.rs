@@ -105,6 +105,7 @@ struct Runner {
 
 /// What exists once the fence was raised.
 struct Link {
+    volume: stack::Volume,
     disk: Arc<ReconnectingDisk>,
     path: watch::Receiver<PathState>,
     gate: Arc<HostGate>,
@@ -182,6 +183,13 @@ impl Runner {
                     }
                 }
                 Action::Serve => self.serve().await?,
+                Action::Measure => self.measure(),
+                Action::Grow(size) => {
+                    if let Some(link) = &self.link {
+                        tracing::info!(size, "volume grown");
+                        link.volume.grow(size);
+                    }
+                }
                 Action::Redirect(address) => {
                     if let Some(link) = &self.link {
                         link.disk.set_address(address);
@@ -249,11 +257,12 @@ impl Runner {
         let disk = ReconnectingDisk::start(options, Some(first));
         let document = self.engine.document();
         let volume = stack::build(document, |_| disk.clone(), &self.fenced);
-        let gate = HostGate::new(document.volume, pair, volume);
+        let gate = HostGate::new(document.volume, pair, volume.top.clone());
         let mut path = disk.state();
         // What it is now is news to the loop.
         path.mark_changed();
         self.link = Some(Link {
+            volume,
             associations: gate.changed(),
             path,
             disk,
@@ -271,6 +280,16 @@ impl Runner {
                 Ok(generation) => Event::Recorded(generation),
                 Err(_fenced) => Event::Fenced,
             })
+        });
+    }
+
+    fn measure(&mut self) {
+        let Some(link) = &self.link else { return };
+        let disk = link.disk.clone();
+        self.tasks.spawn(async move {
+            // An association that is lost meanwhile is followed by another, which is asked anew.
+            let size = slice_link::size(&disk).await.unwrap_or(0);
+            Happened::Event(Event::SliceSize(size))
         });
     }
 
@@ -310,8 +329,10 @@ impl Runner {
             }
             _ => {}
         }
+        let mut actions = self.engine.step(Event::SliceSize(path.size));
         self.wire.path = Some(path);
-        self.engine.step(event)
+        actions.extend(self.engine.step(event));
+        actions
     }
 
     fn put(&mut self, put: Put) -> Vec<Action> {

@@ -64,6 +64,12 @@ pub async fn seen_by_drive(disk: &ReconnectingDisk) -> Option<SocketAddr> {
     Some(canonical(inspection.peer))
 }
 
+/// Bytes that the slice has now; nothing while there is no association.
+pub async fn size(disk: &ReconnectingDisk) -> Option<u64> {
+    let association = disk.current()?;
+    Some(ask(&association).await.ok()?.size)
+}
+
 /// Makes a document's generation durable at the slice, however long that takes. The error is the
 /// fence, and no other.
 pub async fn record(

@@ -30,6 +30,7 @@ pub fn status(engine: &Engine, wire: &Wire, associations: &[Association]) -> Eng
         state,
         reason: reason.to_owned(),
         message,
+        size: engine.size(),
         hosts: hosts(engine, associations),
         drives: vec![drive(engine, wire)],
     }
@@ -90,11 +91,22 @@ fn verdict(engine: &Engine) -> (EngineState, &'static str, String) {
             "DriveUnreachable",
             format!("{drive} was lost: {why}; {waits} when it answers"),
         ),
-        (Phase::Serving, Path::Up) => (
-            EngineState::Serving,
-            "Serving",
-            format!("serves with fence {}", engine.pair()),
-        ),
+        (Phase::Serving, Path::Up) => match engine.too_small() {
+            None => (
+                EngineState::Serving,
+                "Serving",
+                format!("serves with fence {}", engine.pair()),
+            ),
+            Some(slice) => {
+                let message = format!(
+                    "slice {} on {drive} has {slice} bytes, the volume shall have {}: serves {} until the drive tells that the slice has grown",
+                    member.slice,
+                    engine.document().size,
+                    engine.size()
+                );
+                (EngineState::Serving, "SliceTooSmall", message)
+            }
+        },
         (Phase::Serving, Path::Lost(why)) => {
             let message =
                 format!("{drive} was lost: {why}; hosts wait, I/O {waits} when it answers");

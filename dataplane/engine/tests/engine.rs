@@ -6,7 +6,7 @@ mod support;
 
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
-use support::{Setup, Slice, within};
+use support::{MOST, SIZE, Setup, Slice, within};
 use weft_block::{Disk, Write};
 use weft_control::supervisor::PARKED;
 use weft_spec::engine::EngineState;
@@ -246,4 +246,56 @@ async fn a_fenced_engine_answers_nobody_reports_and_ends_parked() {
     }
     assert_eq!(engine.end().await.code(), Some(PARKED.into()));
     assert_eq!(slice.byte(0), 0);
+}
+
+#[tokio::test]
+async fn a_volume_grows_under_its_host_without_a_new_association() {
+    let setup = Setup::new();
+    let slice = Slice::new(&setup);
+    let (drive, _serving) = slice.serve().await;
+    let host = setup.host("n1", 1);
+    let hosts = std::slice::from_ref(&host);
+    let (_engine, mut operator) = setup.start(&setup.document(1, drive, hosts)).await;
+    let status = operator
+        .told("serving", |s| s.state == EngineState::Serving)
+        .await;
+    assert_eq!(status.size, SIZE);
+    let disk = RemoteDisk::connect(setup.options(&host)).await.unwrap();
+    let local = disk.local();
+    assert!(disk.write(SIZE, block(9), Write::Cached).await.is_err());
+
+    // The operator tells it too early: it says so, serves on, and grows when it is told again.
+    let mut document = setup.document(2, drive, hosts);
+    document.size = MOST;
+    assert_eq!(operator.put(&document).await.0, 200);
+    let small = operator
+        .told("too small", |s| s.reason == "SliceTooSmall")
+        .await;
+    assert_eq!((small.state, small.size), (EngineState::Serving, SIZE));
+    assert!(
+        small.message.contains(&SIZE.to_string()),
+        "{}",
+        small.message
+    );
+    assert!(disk.write(SIZE, block(9), Write::Cached).await.is_err());
+
+    slice.size.send_replace(MOST);
+    document.generation = DocumentGeneration(3);
+    assert_eq!(operator.put(&document).await.0, 200);
+    operator
+        .told("grown", |s| s.size == MOST && s.reason == "Serving")
+        .await;
+    disk.write(MOST - 4096, block(9), Write::Cached)
+        .await
+        .unwrap();
+    assert_eq!(slice.byte(MOST as usize - 1), 9);
+    assert_eq!(operator.status().await.hosts[0].source, Some(local));
+
+    document.generation = DocumentGeneration(4);
+    document.size = SIZE;
+    let (code, text) = operator.put(&document).await;
+    assert!(
+        code == 409 && text.contains("never shrinks"),
+        "{code} {text}"
+    );
 }

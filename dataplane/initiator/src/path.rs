@@ -119,8 +119,10 @@ impl Path {
         }
     }
 
+    /// Kept first: a worker that is started after this one must not show the volume smaller than the
+    /// kernel has seen it. The kernel asks for the size anew at each look, so nobody has to tell it.
     fn grow(&self, size: u64) {
-        if !self.volume.grow(size) {
+        if size <= self.volume.size() {
             return;
         }
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -128,6 +130,8 @@ impl Path {
         if let Err(error) = self.keeper.store(&kept) {
             tracing::error!(%error, "the size could not be kept for the next worker");
         }
+        tracing::info!(size, "the volume's size");
+        self.volume.grow(size);
     }
 }
 

@@ -25,7 +25,7 @@ pub struct EngineDocument {
     pub name: String,
     /// The pod's term; a document of another term is refused.
     pub term: Term,
-    /// Bytes the volume has.
+    /// Bytes the volume has. May be greater in a newer document, never less.
     pub size: u64,
     /// What the volume is made of.
     pub stack: Stack,
@@ -99,6 +99,9 @@ pub struct EngineStatus {
     pub reason: String,
     /// Evidence and next step.
     pub message: String,
+    /// Bytes that hosts see; 0 before the fence was raised.
+    #[serde(default)]
+    pub size: u64,
     /// Each host that the accepted document admits, and what is connected.
     pub hosts: Vec<HostStatus>,
     /// The wires to the drives.

@@ -31,6 +31,8 @@ pub fn chart() -> Result<()> {
         "images.provisioner=weft.storage/csi-provisioner:lab",
         "--set",
         "images.attacher=weft.storage/csi-attacher:lab",
+        "--set",
+        "images.resizer=weft.storage/csi-resizer:lab",
         "--wait",
         "--timeout",
         "180s",

@@ -1,5 +1,5 @@
 //! The images of Weft itself: the final stages of the Dockerfile, around executables that exist
-//! already, and the two standard CSI sidecars beside them.
+//! already, and the standard CSI sidecars beside them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 const STAGES: [&str; 5] = ["operator", "drive", "engine", "initiator", "csi"];
 
 /// Sidecars, from the programs that are built with Kubernetes.
-const SIDECARS: [&str; 2] = ["csi-provisioner", "csi-attacher"];
+const SIDECARS: [&str; 3] = ["csi-provisioner", "csi-attacher", "csi-resizer"];
 
 /// Where the static executables are: `WEFT_BIN`, or where `make binaries` puts them.
 pub fn executables() -> PathBuf {

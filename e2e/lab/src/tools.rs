@@ -29,7 +29,7 @@ const APPLETS: [&str; 7] = [
 ];
 
 /// Programs that are packages of their own in the same module.
-const PACKAGES: [(&str, &str); 3] = [
+const PACKAGES: [(&str, &str); 4] = [
     (
         "csi-provisioner",
         "github.com/kubernetes-csi/external-provisioner/v6/cmd/csi-provisioner",
@@ -37,6 +37,10 @@ const PACKAGES: [(&str, &str); 3] = [
     (
         "csi-attacher",
         "github.com/kubernetes-csi/external-attacher/v4/cmd/csi-attacher",
+    ),
+    (
+        "csi-resizer",
+        "github.com/kubernetes-csi/external-resizer/v2/cmd/csi-resizer",
     ),
     ("helm", "helm.sh/helm/v3/cmd/helm"),
 ];

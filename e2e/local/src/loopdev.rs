@@ -5,12 +5,13 @@ use anyhow::Context;
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, Setter};
+use rustix::ioctl::{Ioctl, IoctlOutput, NoArg, Opcode, Setter};
 use std::ffi::c_void;
 use std::path::{Path, PathBuf};
 
 const LOOP_CTL_GET_FREE: Opcode = 0x4C82;
 const LOOP_CONFIGURE: Opcode = 0x4C0A;
+const LOOP_SET_CAPACITY: Opcode = 0x4C07;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
 const LO_FLAGS_DIRECT_IO: u32 = 16;
 
@@ -47,7 +48,7 @@ unsafe impl Ioctl for GetFree {
 /// A loop device that is cleared when its last user closes it, this object included.
 pub struct LoopDevice {
     path: PathBuf,
-    _open: OwnedFd,
+    open: OwnedFd,
 }
 
 impl LoopDevice {
@@ -80,10 +81,7 @@ impl LoopDevice {
             };
             match set {
                 Ok(()) => {
-                    return Ok(Self {
-                        path,
-                        _open: device,
-                    });
+                    return Ok(Self { path, open: device });
                 }
                 // Somebody else on this machine was quicker.
                 Err(Errno::BUSY) => {}
@@ -95,6 +93,14 @@ impl LoopDevice {
     /// The device node.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Lets the device be as large as the file behind it, which the kernel has been asked for.
+    pub fn follow_size(&self, file: &Path) -> anyhow::Result<u64> {
+        std::fs::metadata(file)?;
+        // SAFETY: the opcode takes no argument.
+        unsafe { rustix::ioctl::ioctl(&self.open, NoArg::<LOOP_SET_CAPACITY>::new()) }?;
+        Ok(rustix::fs::seek(&self.open, rustix::fs::SeekFrom::End(0))?)
     }
 
     /// Whether the kernel does direct I/O on the file.

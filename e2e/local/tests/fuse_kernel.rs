@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 use weft_block::{Disk, ErrorKind, Fault, FaultDisk, MemoryDisk, Operation};
 use weft_e2e_local::files::{self, FileSystem};
+use weft_e2e_local::loopdev::LoopDevice;
 use weft_e2e_local::namespace;
 use weft_e2e_local::wait::{DEADLINE, until};
 use weft_initiator::fuse::channel::Channel;
@@ -331,6 +332,27 @@ fn a_file_system_on_a_loop_device_does_not_notice_that_workers_die() {
     fs.mount().unwrap();
     assert_eq!(files::sum(&file).unwrap(), sum);
     fs.unmount().unwrap();
+}
+
+#[test]
+fn a_loop_device_follows_a_volume_that_grew_between_two_workers() {
+    let mut mounted = Mounted::sized(2 * SIZE);
+    mounted.kill();
+    mounted.start(SIZE);
+    let file = mounted.path("volume");
+    let device = LoopDevice::attach(&file).unwrap();
+    assert_eq!(device.follow_size(&file).unwrap(), SIZE);
+    mounted.kill();
+    mounted.start(2 * SIZE);
+    assert_eq!(device.follow_size(&file).unwrap(), 2 * SIZE);
+    let end = 2 * SIZE - 4096;
+    let opened = std::fs::OpenOptions::new()
+        .write(true)
+        .open(device.path())
+        .unwrap();
+    opened.write_all_at(&[9; 4096], end).unwrap();
+    opened.sync_all().unwrap();
+    assert!(mounted.memory.to_bytes()[end as usize..] == [9; 4096]);
 }
 
 #[test]

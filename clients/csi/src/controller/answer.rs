@@ -16,6 +16,7 @@ pub fn capabilities() -> Vec<csi::ControllerServiceCapability> {
         ListVolumesPublishedNodes,
         GetVolume,
         SingleNodeMultiWriter,
+        ExpandVolume,
     ]
     .map(|rpc| csi::ControllerServiceCapability {
         r#type: Some(Type::Rpc(Rpc { r#type: rpc.into() })),

@@ -116,9 +116,11 @@ fn annotation<'a>(volume: &'a Volume, key: &str) -> Option<&'a str> {
 pub fn describe(volume: &Volume) -> csi::Volume {
     let attach = annotation(volume, ATTACH)
         .map(|word| HashMap::from([(parameters::ATTACH.to_owned(), word.to_owned())]));
+    let served = volume.status.as_ref().and_then(|s| s.size.as_ref());
+    let served = size::bytes(served.unwrap_or(&volume.spec.size));
     csi::Volume {
         volume_id: volume.metadata.name.clone().unwrap_or_default(),
-        capacity_bytes: size::bytes(&volume.spec.size)
+        capacity_bytes: served
             .and_then(|bytes| i64::try_from(bytes).ok())
             .unwrap_or(0),
         volume_context: attach.unwrap_or_default(),

@@ -5,8 +5,12 @@ use super::connect_user::UserError;
 use super::filesystem::FsError;
 use super::loopdev::LoopError;
 use super::mount::MountError;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tonic::Status;
+
+/// Between two looks at what tells nobody of a change, growing to the longer.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// What can go wrong on a node.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +30,19 @@ pub enum NodeError {
     /// The user-space initiator.
     #[error(transparent)]
     User(#[from] UserError),
+    /// A device that has not grown in time.
+    #[error(
+        "block device {device} has {size} bytes, {wanted} are expected: the engine has not told this node's \
+         initiator yet, or there is no path to it; it is tried again"
+    )]
+    Small {
+        /// Which.
+        device: String,
+        /// Bytes that it has.
+        size: u64,
+        /// Bytes that it is to have.
+        wanted: u64,
+    },
     /// A device that the kernel does not describe.
     #[error("block device {0} is not in /sys: was the volume disconnected meanwhile?")]
     Vanished(String),
@@ -37,9 +54,10 @@ impl From<NodeError> for Status {
         match error {
             // They pass by themselves, or tell of somebody who does not let go: tried again.
             NodeError::Kernel(KernelError::Missing { .. }) => Self::failed_precondition(text),
-            NodeError::Kernel(_) | NodeError::User(_) | NodeError::Vanished(_) => {
-                Self::unavailable(text)
-            }
+            NodeError::Kernel(_)
+            | NodeError::User(_)
+            | NodeError::Vanished(_)
+            | NodeError::Small { .. } => Self::unavailable(text),
             NodeError::Fs(
                 FsError::Occupied { .. } | FsError::BlankReadOnly | FsError::TooSmall { .. },
             ) => Self::failed_precondition(text),
@@ -49,6 +67,19 @@ impl From<NodeError> for Status {
             NodeError::Mount(MountError::Option(_)) => Self::invalid_argument(text),
             NodeError::Mount(_) | NodeError::Loop(_) | NodeError::Fs(_) => Self::internal(text),
         }
+    }
+}
+
+/// Looks again and again, where nobody tells, until something is found or the end has come.
+pub fn look_until<T>(end: Instant, look: impl Fn() -> Option<T>) -> Option<T> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let found = look();
+        if found.is_some() || Instant::now() > end {
+            return found;
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 

@@ -4,6 +4,7 @@
 //! numbers change with every connect. Connections outlive this process, so whatever is done
 //! here first looks at what is there.
 
+use super::blocking::look_until;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -225,16 +226,7 @@ impl KernelInitiator {
 
     /// Looks again and again, since sysfs tells nobody, up to an end.
     fn wait_for<T>(&self, look: impl Fn() -> Option<T>) -> Option<T> {
-        let end = Instant::now() + self.patience;
-        let mut pause = Duration::from_millis(5);
-        loop {
-            let found = look();
-            if found.is_some() || Instant::now() > end {
-                return found;
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(200));
-        }
+        look_until(Instant::now() + self.patience, look)
     }
 
     /// The subsystem that a block device belongs to.

@@ -4,6 +4,10 @@
 //! a device is found out by a few magic numbers read here; a read that fails is an error and
 //! never "blank".
 
+mod grow;
+
+pub use grow::{grow, is_smaller};
+
 use super::mount::DeviceNumber;
 use std::fs::File;
 use std::io;

@@ -9,6 +9,7 @@ use rustix::ioctl::{self, NoArg, Opcode, Setter, Updater};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 const LOOP_CONFIGURE: Opcode = 0x4C0A;
+const LOOP_SET_CAPACITY: Opcode = 0x4C07;
 const LOOP_CLR_FD: Opcode = 0x4C01;
 const LOOP_GET_STATUS64: Opcode = 0x4C05;
 const LOOP_CTL_GET_FREE: Opcode = 0x4C82;
@@ -156,6 +157,12 @@ pub fn status(device: impl AsFd) -> Result<Status> {
         name: String::from_utf8_lossy(name).into_owned(),
         flags: info.flags,
     })
+}
+
+/// Lets the device be as large as the file behind it now is, by what the kernel last heard of it.
+pub fn set_capacity(device: impl AsFd) -> Result<()> {
+    // SAFETY: LOOP_SET_CAPACITY takes no argument.
+    unsafe { ioctl::ioctl(device, NoArg::<LOOP_SET_CAPACITY>::new()) }
 }
 
 /// Frees the device; if others hold it open, as soon as the last of them closes it.

@@ -123,6 +123,21 @@ impl Loop {
         self.tag == tag.0
     }
 
+    /// Lets the device be as large as the file behind it is now. To read the device's status
+    /// makes the kernel ask the file for its attributes, and only then it knows a new size.
+    pub fn follow_size(&self) -> Result<(), LoopError> {
+        let failed = |errno| request(&self.name, &self.tag, errno);
+        let device = open(&self.path(), false, 0)?;
+        let status = ioctl::status(&device).map_err(failed)?;
+        if status.name != self.tag {
+            return Err(LoopError::Foreign {
+                device: self.name.clone(),
+                tag: status.name,
+            });
+        }
+        ioctl::set_capacity(&device).map_err(failed)
+    }
+
     /// Lets go of the file. The tag is looked at once more on the very descriptor, so that a
     /// device which changed hands in between is left alone.
     pub fn detach(&self) -> Result<(), LoopError> {

@@ -142,7 +142,7 @@ impl Node {
 
     /// Whether a device is the one of a volume, by the mark of a loop device or by the
     /// subsystem of an NVMe device and the Attachment that names it.
-    async fn owns(&self, volume: &str, device: &Device) -> bool {
+    pub(super) async fn owns(&self, volume: &str, device: &Device) -> bool {
         let (node, id, name) = (
             self.attachments.node().to_owned(),
             volume.to_owned(),

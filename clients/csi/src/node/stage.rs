@@ -94,6 +94,7 @@ impl Node {
                 self.attachments.report(&admission.name, &observed).await?;
                 let mounted = Mounted {
                     device,
+                    size: connected.size,
                     fs,
                     options,
                     staging: wanted.staging,
@@ -189,7 +190,10 @@ impl Node {
             };
             let found = reusable_loop(owner)?;
             let device = match found {
-                Some(device) => device,
+                Some(device) => {
+                    device.follow_size()?;
+                    device
+                }
                 None => loopdev::attach(&initiator.volume(), owner, read_only)?,
             };
             let device = Device::at(&sys, &device.path())
@@ -249,28 +253,23 @@ impl Node {
         blocking::run(move || {
             let Mounted {
                 device,
+                size,
                 fs,
                 options,
                 staging,
             } = wanted;
             mount::make_directory(&staging)?;
-            if clear_unless(&sys, &device, &staging)? {
-                return Ok(());
+            if !clear_unless(&sys, &device, &staging)? {
+                prepare(&device, fs, preparation)?;
+                mount::file_system(&device.path(), &staging, fs.name(), &options)?;
             }
-            match preparation {
-                Preparation::Format => {
-                    tracing::info!(device = device.name, %fs, "making the file system");
-                    filesystem::format(&device.path(), fs)?;
-                }
-                Preparation::Check => filesystem::check(&device.path())?,
-                Preparation::None => {}
+            // The volume grew while no node used it, or it is a copy of a smaller one.
+            let writable = !options.iter().any(|option| option == "ro");
+            if writable && filesystem::is_smaller(&device.path(), fs, size)? {
+                tracing::info!(device = device.name, %fs, "growing the file system");
+                filesystem::grow(&device.path(), &staging, fs)?;
             }
-            Ok(mount::file_system(
-                &device.path(),
-                &staging,
-                fs.name(),
-                &options,
-            )?)
+            Ok(())
         })
         .await
     }
@@ -342,9 +341,23 @@ impl Node {
     }
 }
 
+fn prepare(device: &Device, fs: FsType, preparation: Preparation) -> Result<(), NodeError> {
+    match preparation {
+        Preparation::Format => {
+            tracing::info!(device = device.name, %fs, "making the file system");
+            filesystem::format(&device.path(), fs)?;
+        }
+        Preparation::Check => filesystem::check(&device.path())?,
+        Preparation::None => {}
+    }
+    Ok(())
+}
+
 /// A file system to be mounted.
 struct Mounted {
     device: Device,
+    /// Bytes of the device.
+    size: u64,
     fs: FsType,
     options: Vec<String>,
     staging: PathBuf,

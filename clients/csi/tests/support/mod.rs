@@ -10,6 +10,8 @@
     reason = "expect would not hold in every test program"
 )]
 
+pub mod host;
+
 use futures::{Stream, StreamExt, stream};
 use http::{Method, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;

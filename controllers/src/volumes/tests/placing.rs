@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Node;
 use serde_json::json;
 use weft_crds::{Drive, Phase, Pool, Slice};
 
-fn pool(overcommit: &str) -> Pool {
+pub fn pool(overcommit: &str) -> Pool {
     of(json!({
         "apiVersion": "weft.storage/v1alpha1", "kind": "Pool", "metadata": {"name": "fast"},
         "spec": {"selector": {}, "spreadBy": ["kubernetes.io/hostname"], "overcommit": overcommit},

@@ -8,13 +8,15 @@
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio_util::sync::CancellationToken;
 use weft_block::{BLOCK, Disk, DiskError, ErrorKind, Write};
 
 /// A slice as the bottom of a volume.
 pub struct Slice {
     below: Arc<dyn Disk>,
-    size: u64,
+    /// Grows, never shrinks.
+    size: AtomicU64,
     fenced: CancellationToken,
 }
 
@@ -23,20 +25,25 @@ impl Slice {
     pub fn new(below: Arc<dyn Disk>, size: u64, fenced: CancellationToken) -> Self {
         Self {
             below,
-            size,
+            size: AtomicU64::new(size),
             fenced,
         }
+    }
+
+    /// From now on the first `size` bytes of `below`, which has them already.
+    pub fn grow(&self, size: u64) {
+        self.size.fetch_max(size, Ordering::AcqRel);
     }
 
     fn check(&self, offset: u64, length: u64) -> Result<(), DiskError> {
         let aligned = offset.is_multiple_of(BLOCK) && length.is_multiple_of(BLOCK);
         let inside = offset
             .checked_add(length)
-            .is_some_and(|end| end <= self.size);
+            .is_some_and(|end| end <= self.size());
         if aligned && inside {
             Ok(())
         } else {
-            let context = format!("{length} bytes at {offset} of a volume of {}", self.size);
+            let context = format!("{length} bytes at {offset} of a volume of {}", self.size());
             Err(DiskError::new(ErrorKind::OutOfRange, context))
         }
     }
@@ -56,7 +63,7 @@ impl Slice {
 #[async_trait]
 impl Disk for Slice {
     fn size(&self) -> u64 {
-        self.size
+        self.size.load(Ordering::Acquire)
     }
 
     async fn read(&self, offset: u64, into: &mut BytesMut) -> Result<(), DiskError> {
@@ -92,7 +99,7 @@ impl Disk for Slice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::AtomicBool;
     use tokio_test::{assert_pending, assert_ready_ok, task};
 
     /// Answers everything at once: with success, or with the fence.
@@ -174,5 +181,14 @@ mod tests {
                 "{offset} {length}"
             );
         }
+    }
+
+    #[test]
+    fn a_slice_grows_while_it_is_used_and_never_shrinks() {
+        let (_, slice) = slice();
+        slice.grow(16 * BLOCK);
+        assert_ready_ok!(task::spawn(slice.discard(15 * BLOCK, BLOCK)).poll());
+        slice.grow(8 * BLOCK);
+        assert_eq!(slice.size(), 16 * BLOCK);
     }
 }

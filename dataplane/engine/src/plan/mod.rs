@@ -15,6 +15,8 @@
 //! - *Parked*: a newer pair was met. Final.
 //!
 //! Rights are taken away at once and given only when the generation that gives them is durable.
+//! So is a larger size: an engine that started again with an older document would else take
+//! blocks back that hosts have seen.
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -46,6 +48,8 @@ pub enum Event {
     Fenced,
     /// So many associations of hosts live now.
     Associations(usize),
+    /// The slice has so many bytes now.
+    SliceSize(u64),
     /// Asked to end (SIGTERM).
     Terminate,
 }
@@ -63,6 +67,10 @@ pub enum Action {
     Admit,
     /// Open the export.
     Serve,
+    /// Ask the slice for its size, with [`Event::SliceSize`] as the answer.
+    Measure,
+    /// Let the export have so many bytes, and tell the hosts.
+    Grow(u64),
     /// The drive is elsewhere now.
     Redirect(SocketAddr),
     /// Answer nobody any more, report, and exit so that nothing starts this engine again.
@@ -124,6 +132,10 @@ pub struct Engine {
     admitted: Vec<AllowedHost>,
     associations: usize,
     terminating: bool,
+    /// Bytes that the slice is known to have.
+    slice_size: u64,
+    /// Bytes that the export has; 0 before the fence was raised.
+    size: u64,
 }
 
 impl Engine {
@@ -138,6 +150,8 @@ impl Engine {
             admitted: Vec::new(),
             associations: 0,
             terminating: false,
+            slice_size: 0,
+            size: 0,
         };
         (engine, vec![Action::Inspect])
     }
@@ -161,6 +175,15 @@ impl Engine {
     /// Greatest generation that this engine made durable.
     pub fn recorded(&self) -> DocumentGeneration {
         self.recorded
+    }
+    /// Bytes that hosts see; 0 before the fence was raised.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+    /// Bytes that the slice has, as far as is known, while they are too few for the document in
+    /// force.
+    pub fn too_small(&self) -> Option<u64> {
+        self.must_grow().then_some(self.slice_size)
     }
     /// Whether it was asked to end.
     pub fn terminating(&self) -> bool {
@@ -190,7 +213,11 @@ impl Engine {
             }
             Event::PathUp => {
                 self.path = Path::Up;
-                Vec::new()
+                self.grow()
+            }
+            Event::SliceSize(size) => {
+                self.slice_size = self.slice_size.max(size);
+                self.grow_if_it_fits()
             }
             Event::PathRefused(reason) => {
                 self.path = Path::Lost(reason);
@@ -282,6 +309,7 @@ impl Engine {
             return self.park(Some(inspection.fence));
         };
         self.boot = Boot(boot);
+        self.slice_size = inspection.size;
         self.phase = Phase::Connecting;
         vec![Action::Connect(self.pair())]
     }
@@ -322,6 +350,7 @@ impl Engine {
         }
         self.phase = Phase::Recording;
         self.path = Path::Up;
+        self.size = self.document.size;
         vec![Action::Record(self.document.generation)]
     }
 
@@ -330,14 +359,36 @@ impl Engine {
         if self.recorded < self.document.generation {
             return Vec::new();
         }
-        let actions = match self.phase {
+        let mut actions = match self.phase {
             Phase::Recording => vec![Action::Admit, Action::Serve],
             Phase::Serving => vec![Action::Admit],
             _ => return Vec::new(),
         };
         self.phase = Phase::Serving;
         self.admitted.clone_from(&self.document.hosts);
+        actions.extend(self.grow());
         actions
+    }
+
+    fn must_grow(&self) -> bool {
+        self.in_force(self.document.generation) && self.size < self.document.size
+    }
+
+    /// What the document in force wants more, the slice is asked for: once for each document and
+    /// each association, and whenever the drive tells a size by itself.
+    fn grow(&mut self) -> Vec<Action> {
+        if self.must_grow() && self.slice_size < self.document.size {
+            return vec![Action::Measure];
+        }
+        self.grow_if_it_fits()
+    }
+
+    fn grow_if_it_fits(&mut self) -> Vec<Action> {
+        if !self.must_grow() || self.slice_size < self.document.size {
+            return Vec::new();
+        }
+        self.size = self.document.size;
+        vec![Action::Grow(self.size)]
     }
 
     fn park(&mut self, by: Option<FencePair>) -> Vec<Action> {

@@ -306,3 +306,70 @@ fn sigterm_waits_for_the_hosts_but_not_twice() {
     assert_eq!(engine.clone().step(Event::Terminate), leave);
     assert_eq!(engine.step(Event::Fenced), [Action::Park]);
 }
+
+/// A document that asks for two more blocks.
+fn larger(generation: u64) -> EngineDocument {
+    EngineDocument {
+        size: SIZE + 8192,
+        ..document(generation)
+    }
+}
+
+#[test]
+fn a_larger_size_is_served_only_when_the_document_is_durable() {
+    let mut engine = serving();
+    assert_eq!(engine.size(), SIZE);
+    // The drive's notice came before the document.
+    assert!(engine.step(Event::SliceSize(SIZE + 8192)).is_empty());
+    let record = Action::Record(generation(6));
+    assert_eq!(engine.offer(larger(6)), Ok(vec![Action::Admit, record]));
+    assert_eq!(engine.size(), SIZE);
+    assert_eq!(
+        engine.step(Event::Recorded(generation(6))),
+        [Action::Admit, Action::Grow(SIZE + 8192)]
+    );
+    assert_eq!((engine.size(), engine.too_small()), (SIZE + 8192, None));
+    // Told again, it does nothing again.
+    assert!(engine.step(Event::SliceSize(SIZE + 8192)).is_empty());
+}
+
+#[test]
+fn a_slice_that_is_too_small_is_asked_when_there_is_a_reason_and_not_again_and_again() {
+    let mut engine = serving();
+    engine.offer(larger(6)).unwrap();
+    let asked = engine.step(Event::Recorded(generation(6)));
+    assert_eq!(asked, [Action::Admit, Action::Measure]);
+    assert!(engine.step(Event::SliceSize(SIZE)).is_empty(), "no polling");
+    assert!(engine.step(Event::SliceSize(SIZE + 4096)).is_empty());
+    assert_eq!(engine.too_small(), Some(SIZE + 4096));
+    assert!(engine.in_force(generation(6)), "rights do not wait for it");
+    assert_eq!(engine.clone().step(Event::PathUp), [Action::Measure]);
+    let told = engine.step(Event::SliceSize(SIZE + 8192));
+    assert_eq!(told, [Action::Grow(SIZE + 8192)]);
+    assert_eq!(engine.too_small(), None);
+}
+
+#[test]
+fn an_engine_that_starts_with_a_larger_document_serves_all_of_it_at_once() {
+    let (mut engine, _) = Engine::new(larger(5));
+    let slice = SliceInspection {
+        size: SIZE + 8192,
+        ..inspection(7, 0, 5)
+    };
+    engine.step(Event::Inspected(slice));
+    engine.step(Event::Connected);
+    assert_eq!(engine.size(), SIZE + 8192);
+    let actions = engine.step(Event::Recorded(generation(5)));
+    assert_eq!(actions, [Action::Admit, Action::Serve]);
+}
+
+#[test]
+fn a_size_that_grew_before_the_engine_served_is_served_from_the_start() {
+    let mut engine = recording();
+    engine.offer(larger(6)).unwrap();
+    engine.step(Event::SliceSize(SIZE + 8192));
+    assert_eq!(
+        engine.step(Event::Recorded(generation(6))),
+        [Action::Admit, Action::Serve, Action::Grow(SIZE + 8192)]
+    );
+}

@@ -35,6 +35,8 @@ use weft_transport::{
 
 const DEADLINE: Duration = Duration::from_secs(20);
 pub const SIZE: u64 = 1 << 20;
+/// What a scripted slice may grow to.
+pub const MOST: u64 = 2 << 20;
 
 /// Awaits, but not for ever.
 pub async fn within<T>(what: &str, waiting: impl Future<Output = T>) -> T {
@@ -49,6 +51,8 @@ pub struct Slice {
     slice: SliceUid,
     volume: VolumeUid,
     bytes: MemoryDisk,
+    /// Bytes that it has, of [`MOST`].
+    pub size: watch::Sender<u64>,
     heard: Mutex<FencePair>,
     /// Greatest generation recorded.
     pub generation: watch::Sender<DocumentGeneration>,
@@ -63,7 +67,8 @@ impl Slice {
         Arc::new(Self {
             slice: setup.slice,
             volume: setup.volume,
-            bytes: MemoryDisk::new(SIZE),
+            bytes: MemoryDisk::new(MOST),
+            size: watch::Sender::new(SIZE),
             heard: Mutex::default(),
             generation: watch::Sender::default(),
             holds: watch::Sender::default(),
@@ -158,7 +163,7 @@ impl Vendor for DriveVendor {
         let inspection = SliceInspection {
             volume: self.0.volume,
             slice: self.0.slice,
-            size: SIZE,
+            size: *self.0.size.borrow(),
             fence: *self.0.heard.lock().unwrap(),
             host_id: Uuid::nil(),
             document_generation: *self.0.generation.borrow(),
@@ -175,7 +180,7 @@ struct DriveDisk(Arc<Slice>);
 #[async_trait]
 impl Disk for DriveDisk {
     fn size(&self) -> u64 {
-        SIZE
+        *self.0.size.borrow()
     }
     async fn read(&self, offset: u64, into: &mut BytesMut) -> Result<(), DiskError> {
         self.0.answer()?;
