@@ -188,6 +188,7 @@ impl Runner {
                     if let Some(link) = &self.link {
                         tracing::info!(size, "volume grown");
                         link.volume.grow(size);
+                        link.gate.events().resized();
                     }
                 }
                 Action::Redirect(address) => {
