@@ -9,6 +9,9 @@ use weft_csi::server::Socket;
 use weft_csi_proto as csi;
 use weft_csi_proto::identity_client::IdentityClient;
 use weft_csi_proto::identity_server::IdentityServer;
+use weft_csi_proto::plugin_capability::{
+    Service, Type, VolumeExpansion, service, volume_expansion,
+};
 use weft_csi_proto::registration as v1;
 use weft_csi_proto::registration::registration_client::RegistrationClient;
 use weft_csi_proto::registration::registration_server::RegistrationServer;
@@ -43,7 +46,15 @@ async fn the_kubelet_and_the_sidecars_learn_who_the_plugin_is() {
         .get_plugin_capabilities(csi::GetPluginCapabilitiesRequest {})
         .await
         .unwrap();
-    assert_eq!(capabilities.into_inner().capabilities.len(), 1);
+    let capabilities = capabilities.into_inner().capabilities;
+    let has = |wanted: Type| capabilities.iter().any(|c| c.r#type == Some(wanted));
+    assert!(has(Type::Service(Service {
+        r#type: service::Type::ControllerService.into(),
+    })));
+    assert!(has(Type::VolumeExpansion(VolumeExpansion {
+        r#type: volume_expansion::Type::Online.into(),
+    })));
+    assert_eq!(capabilities.len(), 2);
 
     let mut registration = RegistrationClient::new(channel);
     let info = registration

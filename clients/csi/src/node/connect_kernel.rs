@@ -235,6 +235,20 @@ impl KernelInitiator {
         attribute(&owner, "subsysnqn")
     }
 
+    /// Asks the kernel to look at the namespaces of a subsystem anew, which it begins at once and
+    /// ends later. A controller that has gone meanwhile needs none.
+    pub fn rescan(&self, subsystem: &str) {
+        for controller in self.controllers(subsystem) {
+            let class = self.sys.join("class/nvme").join(&controller.name);
+            let file = OpenOptions::new()
+                .write(true)
+                .open(class.join("rescan_controller"));
+            if let Err(error) = file.and_then(|mut f| f.write_all(b"1")) {
+                tracing::debug!(controller = controller.name, %error, "no rescan");
+            }
+        }
+    }
+
     /// Ends one association. Returns when the kernel has let go of it.
     pub fn delete(&self, controller: &Controller) -> Result<(), KernelError> {
         let file = self

@@ -1,6 +1,7 @@
 //! NodeExpandVolume: the device follows the volume, the file system the device, both in use.
 //!
-//! The kernel's initiator hears of a new size by itself. A loop device has to be told; before
+//! The kernel's initiator hears of a new size by itself, unless the connection that carried the
+//! notice was lost with it; so it is asked to look once more. A loop device has to be told; before
 //! that the kernel has to ask the initiator's file for its size, which reading the device's
 //! status makes it do. Either is waited for up to an end, since sysfs tells nobody.
 
@@ -75,10 +76,14 @@ impl Node {
             return Err(unknown());
         }
         let (sys, node) = (self.sys.clone(), self.attachments.node().to_owned());
+        let kernel = self.kernel.clone();
         let patience = end.saturating_duration_since(Instant::now());
         let what = format!("volume {volume} did not grow on this node");
         blocking::within(patience + ALIVE, &what, move || {
             let end = std::time::Instant::now() + patience;
+            if let Some(subsystem) = kernel.subsystem_of(&device.name) {
+                kernel.rescan(&subsystem);
+            }
             let size = follow_size(&sys, &node, &volume, &device, bytes, end)?;
             grow_file_system(&device)?;
             Ok(size)
