@@ -25,7 +25,7 @@ use weft_control::{push, server};
 use weft_spec::control::ControlLink;
 use weft_spec::engine::{EngineDocument, EngineStatus};
 use weft_spec::ids::{DocumentGeneration, FencePair, VolumeUid};
-use weft_transport::{ConnectOptions, Limits, PathState, ReconnectingDisk, RemoteDisk};
+use weft_transport::{AnaState, ConnectOptions, Limits, PathState, ReconnectingDisk, RemoteDisk};
 
 /// Pause before the second inspection in a row, doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -322,6 +322,16 @@ impl Runner {
                     Happened::Seen(local, slice_link::seen_by_drive(&disk).await)
                 });
             }
+        }
+        // Without its slice the volume pauses: hosts keep their new commands instead of waiting for
+        // answers until their own time is over (design section 6, rule 9).
+        if let Some(link) = &self.link {
+            let served = path.connected && path.ana == AnaState::Optimized;
+            link.gate.events().set_ana(if served {
+                AnaState::Optimized
+            } else {
+                AnaState::Inaccessible
+            });
         }
         match (was_up, path.connected) {
             (false, true) => tracing::info!(address = %path.address, "drive connected"),

@@ -10,6 +10,7 @@
 
 mod error;
 mod handshake;
+mod live;
 mod queue;
 mod reconnecting;
 mod remote;

@@ -1,7 +1,7 @@
 //! What a target must say about itself before its namespace is used.
 
-use crate::BLOCK;
 use crate::identify::{IdentifyController, IdentifyNamespace, find_uuid};
+use crate::{BLOCK, log};
 use uuid::Uuid;
 use zerocopy::FromBytes;
 
@@ -62,6 +62,10 @@ pub struct ControllerFacts {
     pub max_commands: u16,
     /// SUBNQN.
     pub subsystem: String,
+    /// OAES: the notices that it can give.
+    pub events: u32,
+    /// Bytes of its ANA log; 0 if it has none (CMIC bit 3).
+    pub ana_log: u32,
 }
 
 /// What the namespace is.
@@ -73,6 +77,22 @@ pub struct NamespaceFacts {
     pub uuid: Uuid,
     /// Writes are refused.
     pub read_only: bool,
+    /// ANAGRPID.
+    pub ana_group: u32,
+}
+
+/// Longest ANA log that is read: that of a Linux target with all its groups and namespaces is 8 KiB.
+const LONGEST_ANA_LOG: u64 = 64 << 10;
+
+fn ana_log(identify: &IdentifyController) -> u32 {
+    const CMIC_ANA: u8 = 1 << 3;
+    if identify.cmic & CMIC_ANA == 0 {
+        return 0;
+    }
+    // MNAN may be 0: then NN says how many there are.
+    let most = identify.mnan.get().max(identify.nn.get());
+    let length = log::ana_length(identify.nanagrpid.get(), most).min(LONGEST_ANA_LOG);
+    u32::try_from(length.next_multiple_of(4)).unwrap_or_default()
 }
 
 impl Demands<'_> {
@@ -105,6 +125,8 @@ impl Demands<'_> {
             in_capsule: identify.in_capsule().min(crate::IN_CAPSULE),
             max_commands: identify.maxcmd.get(),
             subsystem: subsystem.to_owned(),
+            events: identify.oaes.get(),
+            ana_log: ana_log(identify),
         })
     }
 
@@ -127,6 +149,7 @@ impl Demands<'_> {
             size,
             uuid,
             read_only: identify.nsattr & 1 != 0,
+            ana_group: identify.anagrpid.get(),
         })
     }
 }

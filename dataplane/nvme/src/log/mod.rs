@@ -5,7 +5,7 @@ mod discovery;
 mod effects;
 mod plain;
 
-pub use ana::{AnaState, ana};
+pub use ana::{AnaState, ana, ana_length, parse_ana};
 pub use discovery::{DiscoveryRecord, discovery, discovery_length, parse_discovery};
 
 use crate::NSID;

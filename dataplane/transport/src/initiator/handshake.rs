@@ -1,8 +1,10 @@
 //! The sequence from a socket to an identified namespace (`nvme-tcp.md` section 1.2).
 
+use super::live::Live;
 use super::queue::{Completion, Queue, QueueOptions, Shared};
 use super::{ConnectError, ConnectOptions};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use std::sync::Arc;
 use tokio::time::{Duration, Instant, sleep, timeout};
 use weft_nvme::command::fabrics::{Connect, ConnectData, DYNAMIC_CONTROLLER, FabricsCommand};
 use weft_nvme::command::{AdminCommand, Sqe};
@@ -20,10 +22,11 @@ const READY_POLL: Duration = Duration::from_millis(10);
 
 /// What the sequence ends with.
 pub(super) struct Association {
-    pub admin: Queue,
+    pub admin: Arc<Queue>,
     pub io: Queue,
     pub controller: ControllerFacts,
     pub namespace: NamespaceFacts,
+    pub live: Arc<Live>,
 }
 
 /// Runs the sequence.
@@ -48,7 +51,7 @@ pub(super) async fn associate(
         IN_CAPSULE,
         (!keep_alive.is_zero()).then_some(keep_alive),
     );
-    let admin = Queue::open(admin, shared.clone()).await?;
+    let admin = Arc::new(Queue::open(admin, shared.clone()).await?);
     let controller = connect(&admin, options, 0, ADMIN_DEPTH, DYNAMIC_CONTROLLER).await?;
     let entries = enable(&admin).await?;
     let demands = Demands {
@@ -75,16 +78,19 @@ pub(super) async fn associate(
     let bytes = identify(&admin, identify::CNS_NAMESPACE, NSID).await?;
     let descriptors = identify(&admin, identify::CNS_DESCRIPTORS, NSID).await?;
     let namespace = demands.namespace(&bytes, &descriptors).map_err(unfit)?;
+    let live = Live::start(admin.clone(), &demands, &facts, namespace).await?;
+    tokio::spawn(live.clone().follow(facts.events, shared.closed.clone()));
     Ok(Association {
         admin,
         io,
         controller: facts,
         namespace,
+        live,
     })
 }
 
 /// Waits for one completion that must be a success.
-async fn step(
+pub(super) async fn step(
     command: impl Future<Output = Option<Completion>>,
 ) -> Result<Completion, ConnectError> {
     let completion = timeout(STEP, command)
@@ -158,7 +164,24 @@ async fn get(admin: &Queue, offset: u32, wide: bool) -> Result<u64, ConnectError
     Ok(step(admin.ask(sqe, 0)).await?.cqe.result.get())
 }
 
-async fn identify(admin: &Queue, cns: u8, nsid: u32) -> Result<bytes::BytesMut, ConnectError> {
+/// A log page from its beginning; reading it clears its event.
+pub(super) async fn read_log(
+    admin: &Queue,
+    page: u8,
+    length: u32,
+) -> Result<BytesMut, ConnectError> {
+    let command = AdminCommand::GetLog {
+        page,
+        specific: 0,
+        offset: 0,
+        length,
+        retain: false,
+    };
+    let room = usize::try_from(length).unwrap_or_default();
+    Ok(step(admin.ask(command.to_sqe(), room)).await?.data)
+}
+
+pub(super) async fn identify(admin: &Queue, cns: u8, nsid: u32) -> Result<BytesMut, ConnectError> {
     let sqe = AdminCommand::Identify { cns, nsid, csi: 0 }.to_sqe();
     Ok(step(admin.ask(sqe, identify::SIZE)).await?.data)
 }

@@ -10,6 +10,7 @@ use tokio::time::{Duration, Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use weft_block::{Disk, DiskError, ErrorKind, Write};
+use weft_nvme::log::AnaState;
 
 /// What a [`ReconnectingDisk`] knows about its path.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,8 +25,10 @@ pub struct PathState {
     pub subsystem: Option<String>,
     /// UUID of the namespace.
     pub namespace_uuid: Option<Uuid>,
-    /// Bytes; 0 until the first association.
+    /// Bytes, as the target last told; 0 until the first association.
     pub size: u64,
+    /// ANA state on the association of now: requests wait while it is not optimized.
+    pub ana: AnaState,
     /// The newest attempt was refused with Connect Invalid Host: this host has lost its right.
     pub invalid_host: bool,
     /// Why there is no association.
@@ -66,6 +69,7 @@ impl ReconnectingDisk {
             subsystem: None,
             namespace_uuid: None,
             size: 0,
+            ana: AnaState::Optimized,
             invalid_host: false,
             reason: None,
         };
@@ -124,8 +128,19 @@ impl ReconnectingDisk {
             state.subsystem = Some(remote.subsystem().to_owned());
             state.namespace_uuid = Some(remote.namespace_uuid());
             state.size = remote.size();
+            state.ana = remote.ana();
             state.invalid_host = false;
             state.reason = None;
+        });
+    }
+
+    /// The target has told something about its namespace.
+    fn told(&self, remote: &RemoteDisk) {
+        let (size, ana) = (remote.size(), remote.ana());
+        self.state.send_if_modified(|state| {
+            let differs = (state.size, state.ana) != (size, ana);
+            (state.size, state.ana) = (size, ana);
+            differs
         });
     }
 
@@ -191,11 +206,22 @@ async fn keep_connected(
     loop {
         if let Some(remote) = remote.take() {
             let since = Instant::now();
-            tokio::select! {
-                () = stopped.cancelled() => return,
-                () = remote.closed() => {}
-                // An error says that the disk is gone, and with it the token is cancelled.
-                _ = address.changed() => remote.disconnect().await,
+            let mut changes = remote.changes();
+            // What was told between the Connect and now.
+            changes.mark_changed();
+            loop {
+                tokio::select! {
+                    () = stopped.cancelled() => return,
+                    () = remote.closed() => {}
+                    Ok(()) = changes.changed() => {
+                        let Some(disk) = disk.upgrade() else { return };
+                        disk.told(&remote);
+                        continue;
+                    }
+                    // An error says that the disk is gone, and with it the token is cancelled.
+                    _ = address.changed() => remote.disconnect().await,
+                }
+                break;
             }
             if since.elapsed() >= SETTLED {
                 failures = 0;

@@ -9,6 +9,7 @@ use futures::future::try_join_all;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use tokio::sync::watch;
 use tokio::time::{Duration, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use uuid::Uuid;
@@ -16,7 +17,9 @@ use weft_block::{BLOCK, Disk, DiskError, ErrorKind, Write};
 use weft_nvme::command::fabrics::FabricsCommand;
 use weft_nvme::command::{AdminCommand, BlockRange, Cqe, IoCommand, encode_ranges};
 use weft_nvme::initiator::Payload;
+use weft_nvme::log::AnaState;
 use weft_nvme::property;
+use weft_nvme::status::Status;
 
 /// How long the target may take to hear that it is left.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -24,6 +27,9 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const MAX_ZEROES: u64 = 65_536 * BLOCK;
 /// Most bytes of one range of Dataset Management that stays a whole number of chunks.
 const MAX_DISCARD: u64 = 1 << 40;
+
+/// How often a command is sent again at most, as Linux does (`nvme_max_retries`).
+const RETRIES: u32 = 5;
 
 /// Whom to connect to, and as whom.
 #[derive(Clone, Debug)]
@@ -140,6 +146,16 @@ impl RemoteDisk {
         self.check(&done.cqe, "vendor command", 0)
     }
 
+    /// ANA state of the namespace on this association.
+    pub fn ana(&self) -> AnaState {
+        self.association.live.ana()
+    }
+
+    /// Told when size or ANA state has changed.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.association.live.changes()
+    }
+
     /// Whether the association is lost or ended.
     pub fn is_closed(&self) -> bool {
         self.closed.is_cancelled()
@@ -201,21 +217,43 @@ impl RemoteDisk {
         u64::from(self.association.controller.max_transfer)
     }
 
+    /// Runs a command to its end: waits while the namespace is inaccessible, and sends again what
+    /// a target says may be sent again.
     async fn run(
         &self,
         command: IoCommand,
-        payload: Payload,
+        mut payload: Payload,
         what: &str,
         offset: u64,
     ) -> Result<BytesMut, DiskError> {
-        let done = self
-            .association
-            .io
-            .command(command.to_sqe(), payload)
-            .await
-            .ok_or_else(gone)?;
-        self.check(&done.cqe, what, offset)?;
-        Ok(done.data)
+        let Association { io, live, .. } = &self.association;
+        let mut left = RETRIES;
+        loop {
+            tokio::select! {
+                biased;
+                () = live.accessible() => {}
+                () = self.closed.cancelled() => return Err(gone()),
+            }
+            let out = match &payload {
+                Payload::ToController(data) => Some(data.clone()),
+                Payload::None | Payload::ToHost(_) => None,
+            };
+            let done = io.command(command.to_sqe(), payload).await;
+            let done = done.ok_or_else(gone)?;
+            match Again::of(done.cqe.status()) {
+                Again::Elsewhere if live.read_ana().await.map_err(|_| gone())? => {}
+                Again::Here if left > 0 => left -= 1,
+                _ => {
+                    self.check(&done.cqe, what, offset)?;
+                    return Ok(done.data);
+                }
+            }
+            payload = match out {
+                Some(data) => Payload::ToController(data),
+                None if done.data.is_empty() => Payload::None,
+                None => Payload::ToHost(done.data),
+            };
+        }
     }
 
     async fn read_part(&self, offset: u64, part: BytesMut) -> Result<BytesMut, DiskError> {
@@ -261,10 +299,34 @@ fn pieces(offset: u64, length: u64, most: u64) -> impl Iterator<Item = (u64, u64
     (0..length.div_ceil(most)).map(move |n| (offset + n * most, most.min(length - n * most)))
 }
 
+/// Whether a command is to be sent again (`nvme-tcp.md` section 1.5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Again {
+    /// Done, or failed for good on this association.
+    No,
+    /// The path does not serve now: when the ANA log says that it does.
+    Elsewhere,
+    /// Something passed by: at once.
+    Here,
+}
+
+impl Again {
+    fn of(status: Status) -> Self {
+        match status.code() {
+            _ if status.dnr() => Self::No,
+            // Persistent Loss, Inaccessible, Transition.
+            0x301..=0x303 => Self::Elsewhere,
+            // Data Transfer Error, Command Interrupted, Transient Transport Error, Namespace Not Ready.
+            0x004 | 0x021 | 0x022 | 0x082 => Self::Here,
+            _ => Self::No,
+        }
+    }
+}
+
 #[async_trait]
 impl Disk for RemoteDisk {
     fn size(&self) -> u64 {
-        self.association.namespace.size
+        self.association.live.size()
     }
 
     async fn read(&self, offset: u64, into: &mut BytesMut) -> Result<(), DiskError> {

@@ -1,46 +1,14 @@
 //! What a target tells without being asked: another size, another ANA state, another directory.
 
-use crate::harness::{SUBSYSTEM, Target, memory};
+use crate::harness::{Growing, SUBSYSTEM, Target, memory};
 use crate::wire::{Knock, Wire, enabled, io_queue};
-use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use weft_block::{Disk, DiskError, MemoryDisk, Write};
+use bytes::BytesMut;
 use weft_nvme::command::{AdminCommand, BlockRange, IoCommand};
 use weft_nvme::initiator::Payload;
 use weft_nvme::status::Status;
 use weft_nvme::target::Notice;
 use weft_nvme::{feature, identify, log};
 use weft_transport::{AnaState, DISCOVERY_SUBSYSTEM};
-
-/// A disk that says to be smaller than it is.
-struct Growing {
-    disk: MemoryDisk,
-    size: AtomicU64,
-}
-
-#[async_trait]
-impl Disk for Growing {
-    fn size(&self) -> u64 {
-        self.size.load(Ordering::SeqCst)
-    }
-    async fn read(&self, offset: u64, into: &mut BytesMut) -> Result<(), DiskError> {
-        self.disk.read(offset, into).await
-    }
-    async fn write(&self, offset: u64, data: Bytes, mode: Write) -> Result<(), DiskError> {
-        self.disk.write(offset, data, mode).await
-    }
-    async fn flush(&self) -> Result<(), DiskError> {
-        self.disk.flush().await
-    }
-    async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
-        self.disk.write_zeroes(offset, length).await
-    }
-    async fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError> {
-        self.disk.discard(offset, length).await
-    }
-}
 
 const READ: IoCommand = IoCommand::Read {
     range: BlockRange {
@@ -72,16 +40,13 @@ async fn told(admin: &mut Wire) -> Option<Notice> {
 
 #[tokio::test]
 async fn a_namespace_grows_under_a_host_that_stays_connected() {
-    let disk = Arc::new(Growing {
-        disk: MemoryDisk::new(4 << 20),
-        size: AtomicU64::new(2 << 20),
-    });
+    let disk = Growing::new(2 << 20);
     let target = Target::start(disk.clone()).await;
     let (mut admin, controller) = enabled(&target, Knock::admin()).await;
     let mut queue = io_queue(&target, 1, controller).await;
     assert_eq!(queue.io(READ, one_block()).await, Status::LBA_OUT_OF_RANGE);
     listen(&mut admin, feature::EVENTS).await;
-    disk.size.store(4 << 20, Ordering::SeqCst);
+    disk.grow(4 << 20);
     target.gate.events.resized();
     assert_eq!(told(&mut admin).await, Some(Notice::Namespace));
     let (_, list) = admin.log(log::CHANGED_NAMESPACES, 4096).await;

@@ -9,6 +9,7 @@ mod commands;
 mod connect;
 mod ending;
 mod events;
+mod following;
 mod halfopen;
 mod harness;
 mod reconnecting;
