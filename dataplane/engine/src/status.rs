@@ -7,7 +7,7 @@ use crate::slice_link::canonical;
 use std::net::SocketAddr;
 use weft_spec::DOCUMENT_VERSION;
 use weft_spec::engine::{DriveWire, EngineState, EngineStatus, HostStatus};
-use weft_transport::{AnaState, PathState};
+use weft_transport::PathState;
 
 /// What is known of the association to the drive.
 #[derive(Clone, Debug, Default)]
@@ -241,7 +241,7 @@ mod tests {
                 size: 0,
                 invalid_host: false,
                 reason: None,
-                ana: AnaState::Optimized,
+                ana: weft_transport::AnaState::Optimized,
             }),
             seen_by_drive: Some("127.0.0.1:5000".parse().unwrap()),
         };

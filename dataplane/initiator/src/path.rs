@@ -196,6 +196,7 @@ mod tests {
             namespace_uuid: None,
             size: 4096,
             invalid_host: false,
+            ana: weft_transport::AnaState::Optimized,
             reason: None,
         }
     }

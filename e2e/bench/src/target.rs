@@ -100,7 +100,7 @@ impl Gate for OpenGate {
                 serial: "bench".to_owned(),
                 first_controller: 1,
                 read_only: false,
-                events: Events::new(),
+                events: weft_transport::Events::new(),
                 vendor: None,
             },
             revoke: CancellationToken::new(),

@@ -111,7 +111,7 @@ mod tests {
             (events.ana(), events.seen().ana_changes),
             (AnaState::Inaccessible, 1)
         );
-        events.clone().set_ana(AnaState::Optimized);
+        events.set_ana(AnaState::Optimized);
         assert_eq!(
             (events.ana(), events.seen().ana_changes),
             (AnaState::Optimized, 2)
