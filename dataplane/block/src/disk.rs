@@ -14,6 +14,18 @@ pub enum Write {
     Durable,
 }
 
+/// What an engine says of a change beside what it is (design section 5, Hot regions). All zero:
+/// nothing is said.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stamp {
+    /// Number of the in-sync set under which it is sent; 0 without one.
+    pub config: u64,
+    /// Grows with each change of one (term, boot); 0 for one that is not numbered.
+    pub number: u64,
+    /// Every change up to this number is equal on all members and flushed there; 0 says nothing.
+    pub checkpoint: u64,
+}
+
 /// Anything that stores blocks. See the crate's I/O model.
 #[async_trait]
 pub trait Disk: Send + Sync {
@@ -34,4 +46,41 @@ pub trait Disk: Send + Sync {
 
     /// Says that the range is not needed; afterwards it reads as zeros or as before.
     async fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError>;
+
+    /// [`Disk::write`] with what the engine says of it. Only a slice keeps stamps, and only what
+    /// leads to one passes them on; any other disk has no use for them.
+    async fn write_stamped(
+        &self,
+        offset: u64,
+        data: Bytes,
+        mode: Write,
+        _stamp: Stamp,
+    ) -> Result<(), DiskError> {
+        self.write(offset, data, mode).await
+    }
+
+    /// [`Disk::flush`]; of its stamp only the checkpoint counts.
+    async fn flush_stamped(&self, _stamp: Stamp) -> Result<(), DiskError> {
+        self.flush().await
+    }
+
+    /// [`Disk::write_zeroes`] with what the engine says of it.
+    async fn write_zeroes_stamped(
+        &self,
+        offset: u64,
+        length: u64,
+        _stamp: Stamp,
+    ) -> Result<(), DiskError> {
+        self.write_zeroes(offset, length).await
+    }
+
+    /// [`Disk::discard`] with what the engine says of it.
+    async fn discard_stamped(
+        &self,
+        offset: u64,
+        length: u64,
+        _stamp: Stamp,
+    ) -> Result<(), DiskError> {
+        self.discard(offset, length).await
+    }
 }

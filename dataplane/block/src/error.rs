@@ -16,6 +16,10 @@ pub enum ErrorKind {
     Fenced,
     /// The disk may be written only by others.
     ReadOnly,
+    /// The change was sent under another config than that of the slice's record.
+    WrongConfig,
+    /// What was to be replaced is not what was expected.
+    SwapLost,
     /// The other end is gone and will not come back on this object.
     Gone,
     /// The request cannot be understood.

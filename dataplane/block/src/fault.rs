@@ -1,4 +1,4 @@
-use crate::{Disk, DiskError, ErrorKind, Write};
+use crate::{Disk, DiskError, ErrorKind, Stamp, Write};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -139,25 +139,62 @@ impl Disk for FaultDisk {
     }
 
     async fn write(&self, offset: u64, data: Bytes, mode: Write) -> Result<(), DiskError> {
-        let lie = self
-            .meet(Operation::Write, offset, data.len() as u64)
-            .await?;
-        answer(self.inner.write(offset, data, mode).await, lie)
+        self.write_stamped(offset, data, mode, Stamp::default())
+            .await
     }
 
     async fn flush(&self) -> Result<(), DiskError> {
-        let lie = self.meet(Operation::Flush, 0, 0).await?;
-        answer(self.inner.flush().await, lie)
+        self.flush_stamped(Stamp::default()).await
     }
 
     async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
-        let lie = self.meet(Operation::WriteZeroes, offset, length).await?;
-        answer(self.inner.write_zeroes(offset, length).await, lie)
+        self.write_zeroes_stamped(offset, length, Stamp::default())
+            .await
     }
 
     async fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+        self.discard_stamped(offset, length, Stamp::default()).await
+    }
+
+    async fn write_stamped(
+        &self,
+        offset: u64,
+        data: Bytes,
+        mode: Write,
+        stamp: Stamp,
+    ) -> Result<(), DiskError> {
+        let lie = self
+            .meet(Operation::Write, offset, data.len() as u64)
+            .await?;
+        let done = self.inner.write_stamped(offset, data, mode, stamp).await;
+        answer(done, lie)
+    }
+
+    async fn flush_stamped(&self, stamp: Stamp) -> Result<(), DiskError> {
+        let lie = self.meet(Operation::Flush, 0, 0).await?;
+        answer(self.inner.flush_stamped(stamp).await, lie)
+    }
+
+    async fn write_zeroes_stamped(
+        &self,
+        offset: u64,
+        length: u64,
+        stamp: Stamp,
+    ) -> Result<(), DiskError> {
+        let lie = self.meet(Operation::WriteZeroes, offset, length).await?;
+        let done = self.inner.write_zeroes_stamped(offset, length, stamp).await;
+        answer(done, lie)
+    }
+
+    async fn discard_stamped(
+        &self,
+        offset: u64,
+        length: u64,
+        stamp: Stamp,
+    ) -> Result<(), DiskError> {
         let lie = self.meet(Operation::Discard, offset, length).await?;
-        answer(self.inner.discard(offset, length).await, lie)
+        let done = self.inner.discard_stamped(offset, length, stamp).await;
+        answer(done, lie)
     }
 }
 

@@ -31,7 +31,7 @@ mod threaded;
 mod uring;
 
 pub use aligned::AlignedBuf;
-pub use disk::{BLOCK, Disk, Write};
+pub use disk::{BLOCK, Disk, Stamp, Write};
 pub use error::{DiskError, ErrorKind};
 pub use fault::{Fault, FaultDisk, Operation, Request};
 pub use file::{FileMedium, Io, OpenError};

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use weft_block::{Disk, DiskError, ErrorKind, Write};
+use weft_block::{Disk, DiskError, ErrorKind, Stamp, Write};
+use weft_spec::drive::Config;
 use weft_spec::ids::FencePair;
 use weft_transport::Events;
 
@@ -176,14 +177,19 @@ pub struct FencedDisk {
 }
 
 impl FencedDisk {
-    /// What a command says of itself: nothing, as no command carries a config or a number yet.
-    fn carried(&self) -> Carried {
+    /// What a command says of itself. What it says of others holds already, and is taken in before
+    /// it is run itself.
+    fn carried(&self, stamp: Stamp) -> Carried {
+        let pair = self.association.pair();
+        if stamp.checkpoint != 0 {
+            self.store.checkpoint(&self.slice, pair, stamp.checkpoint);
+        }
         Carried {
+            config: Config(stamp.config),
             mark: Mark {
-                pair: self.association.pair(),
-                number: 0,
+                pair,
+                number: stamp.number,
             },
-            ..Carried::default()
         }
     }
 }
@@ -200,29 +206,63 @@ impl Disk for FencedDisk {
     }
 
     async fn write(&self, offset: u64, data: Bytes, mode: Write) -> Result<(), DiskError> {
-        let permit = self.association.enter()?;
-        self.store
-            .write(&self.slice, offset, data, mode, self.carried(), permit)
+        self.write_stamped(offset, data, mode, Stamp::default())
             .await
     }
 
     async fn flush(&self) -> Result<(), DiskError> {
-        let permit = self.association.enter()?;
-        self.store.flush(permit).await
+        self.flush_stamped(Stamp::default()).await
     }
 
     async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
-        let permit = self.association.enter()?;
-        self.store
-            .zero(&self.slice, offset, length, self.carried(), permit)
+        self.write_zeroes_stamped(offset, length, Stamp::default())
             .await
     }
 
     async fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+        self.discard_stamped(offset, length, Stamp::default()).await
+    }
+
+    async fn write_stamped(
+        &self,
+        offset: u64,
+        data: Bytes,
+        mode: Write,
+        stamp: Stamp,
+    ) -> Result<(), DiskError> {
         let permit = self.association.enter()?;
+        let carried = self.carried(stamp);
         self.store
-            .zero(&self.slice, offset, length, self.carried(), permit)
+            .write(&self.slice, offset, data, mode, carried, permit)
             .await
+    }
+
+    async fn flush_stamped(&self, stamp: Stamp) -> Result<(), DiskError> {
+        let permit = self.association.enter()?;
+        self.carried(stamp);
+        self.store.flush(permit).await
+    }
+
+    async fn write_zeroes_stamped(
+        &self,
+        offset: u64,
+        length: u64,
+        stamp: Stamp,
+    ) -> Result<(), DiskError> {
+        let permit = self.association.enter()?;
+        let carried = self.carried(stamp);
+        self.store
+            .zero(&self.slice, offset, length, carried, permit)
+            .await
+    }
+
+    async fn discard_stamped(
+        &self,
+        offset: u64,
+        length: u64,
+        stamp: Stamp,
+    ) -> Result<(), DiskError> {
+        self.write_zeroes_stamped(offset, length, stamp).await
     }
 }
 

@@ -112,7 +112,7 @@ impl SliceVendor {
         }
         let (store, slice) = (self.store.clone(), self.slice.clone());
         let work = async move { store.put_record(&slice, expected.as_ref(), record).await };
-        to_its_end(permit, work, VendorError::InvalidField).await
+        to_its_end(permit, work, VendorError::SwapLost).await
     }
 
     async fn answer(&self, length: u32) -> Result<Answer, VendorError> {

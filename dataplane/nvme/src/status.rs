@@ -63,6 +63,11 @@ impl Status {
     /// Path related 02h: a multipath host waits or takes another path.
     pub const ANA_INACCESSIBLE: Self = Self::retry(0x302);
 
+    /// Vendor specific 01h: a slice's change under another config than its record's.
+    pub const WRONG_CONFIG: Self = Self::never(0x701);
+    /// Vendor specific 02h: the record of a slice is not the one that was expected.
+    pub const SWAP_LOST: Self = Self::never(0x702);
+
     const fn retry(code: u16) -> Self {
         Self { code, dnr: false }
     }

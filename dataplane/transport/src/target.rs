@@ -122,6 +122,8 @@ pub enum VendorError {
     Internal,
     /// 83h Reservation Conflict: a newer fence pair is in force, this association is done.
     Fenced,
+    /// Vendor specific 02h: what the command expects to replace is not there.
+    SwapLost,
 }
 
 /// What a target gives to its peers at most.

@@ -459,7 +459,7 @@ impl Slice {
     fn check_config(&self, carried: Config) -> Result<(), DiskError> {
         match self.config() {
             Some(config) if config != carried => Err(DiskError::new(
-                ErrorKind::ReadOnly,
+                ErrorKind::WrongConfig,
                 format!("a write of config {carried:?} to a slice of config {config:?}"),
             )),
             _ => Ok(()),

@@ -9,9 +9,11 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use uuid::Uuid;
-use weft_block::{Disk, DiskError, ErrorKind, Write};
+use weft_block::{Disk, DiskError, ErrorKind, Stamp, Write};
 use weft_drive::gate::SliceGate;
-use weft_spec::drive::{DocumentMark, SliceInspection, VENDOR_INSPECT, VENDOR_PUT_GENERATION};
+use weft_spec::drive::{
+    DocumentMark, SliceInspection, VENDOR_INSPECT, VENDOR_PUT_GENERATION, VENDOR_PUT_RECORD,
+};
 use weft_spec::ids::{DocumentGeneration, FencePair};
 use weft_spec::nqn::{self, HostNqn};
 use weft_transport::initiator::{ConnectError, ConnectOptions, RemoteDisk};
@@ -257,4 +259,76 @@ async fn a_deleted_slice_ends_its_engine_on_the_wire_and_gives_its_space_back() 
         "{unknown}"
     );
     assert_eq!(lab.slices.store().free(), lab.slices.store().capacity());
+}
+
+#[tokio::test]
+async fn a_region_cools_when_a_later_command_carries_a_checkpoint_that_has_passed_it() {
+    let lab = Lab::new().await;
+    let address = serve(&lab).await;
+    let engine = connect_as(&lab, address, &lab.engine_name(1, 1))
+        .await
+        .unwrap();
+    let stamp = |number, checkpoint| Stamp {
+        config: 0,
+        number,
+        checkpoint,
+    };
+    for (region, number) in [(0, 5), (1, 6), (2, 7)] {
+        let done = engine.write_stamped(region << 20, block(1), Write::Cached, stamp(number, 0));
+        done.await.unwrap();
+    }
+    engine
+        .write_zeroes_stamped(3 << 20, 4096, stamp(8, 0))
+        .await
+        .unwrap();
+    engine.flush_stamped(stamp(8, 6)).await.unwrap();
+    engine.disconnect().await;
+    lab.slices.close().await;
+    lab.slices.store().close().await.unwrap();
+    let slice = lab.slices.store().slice(lab.slice).unwrap();
+    let (hot, _) = lab.slices.store().hot_set(&slice, 0, 99);
+    let hot: Vec<_> = hot.iter().map(|hot| hot.region).collect();
+    assert_eq!(hot, [2, 3]);
+}
+
+#[tokio::test]
+async fn once_there_is_a_record_every_change_says_its_config() {
+    let lab = Lab::new().await;
+    let address = serve(&lab).await;
+    let engine = connect_as(&lab, address, &lab.engine_name(1, 1))
+        .await
+        .unwrap();
+    let swap = serde_json::json!({"expected": null, "record": {
+        "volume": lab.volume, "lineage": Uuid::nil(), "config": u64::MAX - 1,
+        "fence": {"term": 1, "boot": 1}, "inSync": [], "outOfSync": [],
+        "voters": [lab.slice], "state": "Current",
+    }});
+    let swap = Bytes::from(serde_json::to_vec(&swap).unwrap());
+    engine
+        .vendor_put(VENDOR_PUT_RECORD, 0, swap.clone())
+        .await
+        .unwrap();
+    let again = engine.vendor_put(VENDOR_PUT_RECORD, 0, swap).await;
+    assert_eq!(again.unwrap_err().kind(), ErrorKind::SwapLost);
+    for (config, taken) in [(0, false), (u64::MAX - 2, false), (u64::MAX - 1, true)] {
+        let stamp = Stamp {
+            config,
+            number: 1,
+            checkpoint: 0,
+        };
+        for result in [
+            engine
+                .write_stamped(0, block(1), Write::Durable, stamp)
+                .await,
+            engine.write_zeroes_stamped(0, 4096, stamp).await,
+            engine.discard_stamped(0, 65_536, stamp).await,
+        ] {
+            let refused = result.err().map(|error| error.kind());
+            assert_eq!(refused, (!taken).then_some(ErrorKind::WrongConfig));
+        }
+        engine
+            .flush_stamped(stamp)
+            .await
+            .expect("a flush changes nothing");
+    }
 }

@@ -56,17 +56,17 @@ async fn a_record_is_swapped_only_for_the_one_that_is_there_and_guards_the_write
         .await
         .unwrap();
     let wrong = swap(record(1, 1), record(2, 1));
-    let refused = Err(VendorError::InvalidField);
-    assert_eq!(put(&vendor, VENDOR_PUT_RECORD, &wrong).await, refused);
+    let (refused, lost) = (Err(VendorError::InvalidField), Err(VendorError::SwapLost));
+    assert_eq!(put(&vendor, VENDOR_PUT_RECORD, &wrong).await, lost);
     let other_pair = swap(none.clone(), record(1, 2));
     assert_eq!(put(&vendor, VENDOR_PUT_RECORD, &other_pair).await, refused);
     let first = swap(none.clone(), record(3, 1));
     assert_eq!(put(&vendor, VENDOR_PUT_RECORD, &first).await, Ok(()));
-    assert_eq!(put(&vendor, VENDOR_PUT_RECORD, &first).await, refused);
+    assert_eq!(put(&vendor, VENDOR_PUT_RECORD, &first).await, lost);
     let back = swap(record(3, 1), record(2, 1));
     assert_eq!(put(&vendor, VENDOR_PUT_RECORD, &back).await, refused);
     let write = engine.export.disk.write(0, block(), Write::Cached).await;
-    assert_eq!(write.unwrap_err().kind(), ErrorKind::ReadOnly);
+    assert_eq!(write.unwrap_err().kind(), ErrorKind::WrongConfig);
     let first = record(3, 1);
     drop((engine, vendor));
     lab.reopen();

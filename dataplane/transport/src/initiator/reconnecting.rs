@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use weft_block::{Disk, DiskError, ErrorKind, Write};
+use weft_block::{Disk, DiskError, ErrorKind, Stamp, Write};
 use weft_nvme::log::AnaState;
 
 /// What a [`ReconnectingDisk`] knows about its path.
@@ -288,18 +288,60 @@ impl Disk for ReconnectingDisk {
     }
 
     async fn write(&self, offset: u64, data: Bytes, mode: Write) -> Result<(), DiskError> {
-        persist!(self, remote, remote.write(offset, data.clone(), mode))
+        self.write_stamped(offset, data, mode, Stamp::default())
+            .await
     }
 
     async fn flush(&self) -> Result<(), DiskError> {
-        persist!(self, remote, remote.flush())
+        self.flush_stamped(Stamp::default()).await
     }
 
     async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
-        persist!(self, remote, remote.write_zeroes(offset, length))
+        self.write_zeroes_stamped(offset, length, Stamp::default())
+            .await
     }
 
     async fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError> {
-        persist!(self, remote, remote.discard(offset, length))
+        self.discard_stamped(offset, length, Stamp::default()).await
+    }
+
+    async fn write_stamped(
+        &self,
+        offset: u64,
+        data: Bytes,
+        mode: Write,
+        stamp: Stamp,
+    ) -> Result<(), DiskError> {
+        persist!(
+            self,
+            remote,
+            remote.write_stamped(offset, data.clone(), mode, stamp)
+        )
+    }
+
+    async fn flush_stamped(&self, stamp: Stamp) -> Result<(), DiskError> {
+        persist!(self, remote, remote.flush_stamped(stamp))
+    }
+
+    async fn write_zeroes_stamped(
+        &self,
+        offset: u64,
+        length: u64,
+        stamp: Stamp,
+    ) -> Result<(), DiskError> {
+        persist!(
+            self,
+            remote,
+            remote.write_zeroes_stamped(offset, length, stamp)
+        )
+    }
+
+    async fn discard_stamped(
+        &self,
+        offset: u64,
+        length: u64,
+        stamp: Stamp,
+    ) -> Result<(), DiskError> {
+        persist!(self, remote, remote.discard_stamped(offset, length, stamp))
     }
 }

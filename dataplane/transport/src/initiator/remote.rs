@@ -13,9 +13,9 @@ use tokio::sync::watch;
 use tokio::time::{Duration, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use uuid::Uuid;
-use weft_block::{BLOCK, Disk, DiskError, ErrorKind, Write};
+use weft_block::{BLOCK, Disk, DiskError, ErrorKind, Stamp, Write};
 use weft_nvme::command::fabrics::FabricsCommand;
-use weft_nvme::command::{AdminCommand, BlockRange, Cqe, IoCommand, encode_ranges};
+use weft_nvme::command::{self, AdminCommand, BlockRange, Cqe, IoCommand, Sqe, encode_ranges};
 use weft_nvme::initiator::Payload;
 use weft_nvme::log::AnaState;
 use weft_nvme::property;
@@ -193,6 +193,8 @@ impl RemoteDisk {
             0x083 => ErrorKind::Fenced,
             0x280 => ErrorKind::MediaWrite,
             0x281 => ErrorKind::MediaRead,
+            0x701 => ErrorKind::WrongConfig,
+            0x702 => ErrorKind::SwapLost,
             // Path related, command sequence, transient: this association does not serve; the
             // next one may. Nothing of it is lost, since the request is sent again.
             _ => {
@@ -221,7 +223,7 @@ impl RemoteDisk {
     /// a target says may be sent again.
     async fn run(
         &self,
-        command: IoCommand,
+        command: Sqe,
         mut payload: Payload,
         what: &str,
         offset: u64,
@@ -238,7 +240,7 @@ impl RemoteDisk {
                 Payload::ToController(data) => Some(data.clone()),
                 Payload::None | Payload::ToHost(_) => None,
             };
-            let done = io.command(command.to_sqe(), payload).await;
+            let done = io.command(command, payload).await;
             let done = done.ok_or_else(gone)?;
             match Again::of(done.cqe.status()) {
                 Again::Elsewhere if live.read_ana().await.map_err(|_| gone())? => {}
@@ -259,7 +261,7 @@ impl RemoteDisk {
     async fn read_part(&self, offset: u64, part: BytesMut) -> Result<BytesMut, DiskError> {
         let range = range(offset, part.len() as u64)?;
         self.run(
-            IoCommand::Read { range },
+            IoCommand::Read { range }.to_sqe(),
             Payload::ToHost(part),
             "read",
             offset,
@@ -291,6 +293,15 @@ fn range(offset: u64, length: u64) -> Result<BlockRange, DiskError> {
         start: offset / BLOCK,
         count: length / BLOCK,
     })
+}
+
+fn stamped(command: IoCommand, stamp: Stamp) -> Sqe {
+    let stamp = command::Stamp {
+        config: stamp.config,
+        number: stamp.number,
+        checkpoint: stamp.checkpoint,
+    };
+    stamp.on(command.to_sqe())
 }
 
 /// Pieces of a range, none longer than `most`: offset and length of each.
@@ -352,6 +363,30 @@ impl Disk for RemoteDisk {
     }
 
     async fn write(&self, offset: u64, data: Bytes, mode: Write) -> Result<(), DiskError> {
+        self.write_stamped(offset, data, mode, Stamp::default())
+            .await
+    }
+
+    async fn flush(&self) -> Result<(), DiskError> {
+        self.flush_stamped(Stamp::default()).await
+    }
+
+    async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+        self.write_zeroes_stamped(offset, length, Stamp::default())
+            .await
+    }
+
+    async fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+        self.discard_stamped(offset, length, Stamp::default()).await
+    }
+
+    async fn write_stamped(
+        &self,
+        offset: u64,
+        data: Bytes,
+        mode: Write,
+        stamp: Stamp,
+    ) -> Result<(), DiskError> {
         let fua = mode == Write::Durable;
         let parts = pieces(offset, data.len() as u64, self.max_transfer()).map(|(at, count)| {
             let from = usize::try_from(at - offset)
@@ -363,7 +398,7 @@ impl Disk for RemoteDisk {
             let part = data.slice(from..to);
             async move {
                 let range = range(at, part.len() as u64)?;
-                let command = IoCommand::Write { range, fua };
+                let command = stamped(IoCommand::Write { range, fua }, stamp);
                 self.run(command, Payload::ToController(part), "write", at)
                     .await
                     .map(drop)
@@ -372,13 +407,17 @@ impl Disk for RemoteDisk {
         try_join_all(parts.collect::<Vec<_>>()).await.map(drop)
     }
 
-    async fn flush(&self) -> Result<(), DiskError> {
-        self.run(IoCommand::Flush, Payload::None, "flush", 0)
-            .await
-            .map(drop)
+    async fn flush_stamped(&self, stamp: Stamp) -> Result<(), DiskError> {
+        let command = stamped(IoCommand::Flush, stamp);
+        self.run(command, Payload::None, "flush", 0).await.map(drop)
     }
 
-    async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+    async fn write_zeroes_stamped(
+        &self,
+        offset: u64,
+        length: u64,
+        stamp: Stamp,
+    ) -> Result<(), DiskError> {
         for (at, count) in pieces(offset, length, MAX_ZEROES) {
             let range = range(at, count)?;
             let command = IoCommand::WriteZeroes {
@@ -386,18 +425,25 @@ impl Disk for RemoteDisk {
                 deallocate: true,
                 fua: false,
             };
+            let command = stamped(command, stamp);
             self.run(command, Payload::None, "write zeroes", at).await?;
         }
         Ok(())
     }
 
-    async fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+    async fn discard_stamped(
+        &self,
+        offset: u64,
+        length: u64,
+        stamp: Stamp,
+    ) -> Result<(), DiskError> {
         for (at, count) in pieces(offset, length, MAX_DISCARD) {
             let data = Bytes::from(encode_ranges(&[range(at, count)?]));
             let command = IoCommand::DatasetManagement {
                 ranges: 1,
                 deallocate: true,
             };
+            let command = stamped(command, stamp);
             self.run(command, Payload::ToController(data), "discard", at)
                 .await?;
         }

@@ -4,10 +4,10 @@ use super::association::{Association, Served};
 use super::{Vendor, VendorError};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
-use weft_block::{DiskError, ErrorKind, Write};
+use weft_block::{DiskError, ErrorKind, Stamp, Write};
 use weft_nvme::BLOCK;
 use weft_nvme::command::fabrics::{self, FabricsCommand};
-use weft_nvme::command::{Direction, IoCommand, Sqe, parse_ranges};
+use weft_nvme::command::{self, Direction, IoCommand, Sqe, parse_ranges};
 use weft_nvme::log::{self, AnaState};
 use weft_nvme::status::Status;
 use weft_nvme::target::{Command, Reply, Tag};
@@ -63,8 +63,9 @@ async fn run_io(
         return Err(Status::WRITE_PROTECTED);
     }
     let blocks = disk.size() / BLOCK;
+    let stamp = stamp(sqe);
     match command {
-        IoCommand::Flush => disk.flush().await.map_err(|e| status(&e))?,
+        IoCommand::Flush => disk.flush_stamped(stamp).await.map_err(|e| status(&e))?,
         IoCommand::Read { range } => {
             let (offset, length) = range.within(blocks)?;
             let length = usize::try_from(length).map_err(|_| Status::INVALID_FIELD)?;
@@ -80,13 +81,13 @@ async fn run_io(
                 return Err(Status::DATA_SGL_LENGTH_INVALID);
             }
             let mode = if fua { Write::Durable } else { Write::Cached };
-            disk.write(offset, data, mode)
+            disk.write_stamped(offset, data, mode, stamp)
                 .await
                 .map_err(|e| status(&e))?;
         }
         IoCommand::WriteZeroes { range, fua, .. } => {
             let (offset, length) = range.within(blocks)?;
-            disk.write_zeroes(offset, length)
+            disk.write_zeroes_stamped(offset, length, stamp)
                 .await
                 .map_err(|e| status(&e))?;
             if fua {
@@ -101,11 +102,28 @@ async fn run_io(
             // Other attributes are hints: nothing to do.
             for range in ranges.iter().filter(|_| deallocate) {
                 let (offset, length) = range.within(blocks)?;
-                disk.discard(offset, length).await.map_err(|e| status(&e))?;
+                disk.discard_stamped(offset, length, stamp)
+                    .await
+                    .map_err(|e| status(&e))?;
             }
         }
     }
     Ok(None)
+}
+
+/// What an engine says of the command. A host of another kind may have hints there, which no disk
+/// that it reaches looks at.
+fn stamp(sqe: &Sqe) -> Stamp {
+    let command::Stamp {
+        config,
+        number,
+        checkpoint,
+    } = command::Stamp::of(sqe);
+    Stamp {
+        config,
+        number,
+        checkpoint,
+    }
 }
 
 /// Runs a command of the admin queue.
@@ -139,6 +157,7 @@ pub(super) async fn admin(association: Arc<Association>, command: Command) -> An
                 Err(VendorError::InvalidOpcode) => Answer::Plain(tag, Status::INVALID_OPCODE, 0),
                 Err(VendorError::InvalidField) => Answer::Plain(tag, Status::INVALID_FIELD, 0),
                 Err(VendorError::Fenced) => Answer::Plain(tag, Status::RESERVATION_CONFLICT, 0),
+                Err(VendorError::SwapLost) => Answer::Plain(tag, Status::SWAP_LOST, 0),
                 Err(VendorError::Internal) => Answer::Plain(tag, Status::INTERNAL, 0),
             }
         }
@@ -181,6 +200,7 @@ fn status(error: &DiskError) -> Status {
         ErrorKind::NoSpace => Status::CAPACITY_EXCEEDED,
         ErrorKind::Fenced => Status::RESERVATION_CONFLICT,
         ErrorKind::ReadOnly => Status::WRITE_PROTECTED,
+        ErrorKind::WrongConfig => Status::WRONG_CONFIG,
         ErrorKind::Gone => Status::ANA_INACCESSIBLE,
         ErrorKind::Unsupported => Status::INVALID_OPCODE,
         _ => Status::INTERNAL,

@@ -315,7 +315,7 @@ async fn a_chunk_and_a_hole_keep_the_config_of_their_last_write_until_nobody_nee
         write(&store, &slice, chunk, 4).await.unwrap();
     }
     let other = write(&store, &slice, 0, 3).await.unwrap_err();
-    assert_eq!(other.kind(), ErrorKind::ReadOnly);
+    assert_eq!(other.kind(), ErrorKind::WrongConfig);
     store.log(Wanted::Fold).await.unwrap();
     let second = record(&slice, 5, Some(5));
     assert!(
