@@ -12,5 +12,6 @@ mod events;
 mod following;
 mod halfopen;
 mod harness;
+mod hostile;
 mod reconnecting;
 mod wire;
