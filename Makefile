@@ -28,7 +28,8 @@ test: packages ## all that CI runs: check, local, guest and cluster tiers
 	sh e2e/stage.sh "local tier: real processes on loopback" $(MAKE) local
 	sh e2e/stage.sh "tools: Kubernetes and the guest's kernel (once, 20 minutes; cached outside the tree)" $(MAKE) tools
 	sh e2e/stage.sh "guest tier: a real Linux kernel as NVMe/TCP host" $(MAKE) guest
-	sh e2e/stage.sh "cluster tier: a real cluster on this machine" $(MAKE) cluster
+	sh e2e/beside.sh 'sh e2e/stage.sh "fuzz: every decoder" $(MAKE) fuzz' \
+	  sh e2e/stage.sh "cluster tier: a real cluster on this machine" $(MAKE) cluster
 
 full: test ## make test, the lab's own tests (it leaves nothing behind), and 100,000 recoveries
 	sh e2e/stage.sh "lab: brought up, killed, taken down" $(MAKE) machine

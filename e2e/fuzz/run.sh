@@ -14,7 +14,7 @@ one() {
   seeds=e2e/fuzz/corpus/$target
   [ -d "$seeds" ] || { echo "fuzz: $target has no corpus" >&2; return 1; }
   mkdir -p "$work/corpus/$target" "$work/crashes/$target"
-  if WEFT_FUZZ_TARGET=$target "$program" -max_total_time="$seconds" -max_len="$longest" -timeout=10 \
+  if WEFT_FUZZ_TARGET=$target "$program" -max_total_time="$seconds" -max_len="$longest" -timeout=60 \
     -rss_limit_mb=1024 -print_final_stats=1 -artifact_prefix="$work/crashes/$target/" \
     "$work/corpus/$target" "$seeds" >"$work/$target.log" 2>&1; then
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$work/$target.log")

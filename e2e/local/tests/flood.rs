@@ -34,12 +34,7 @@ fn a_flood_of_half_open_connections_leaves_an_attached_host_its_throughput() {
     let setup = Setup::new();
     let _drive = setup.start_drive(Role::Supervised);
     let engine = setup.start_engine(1, Role::Supervised);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
+    namespace::runtime().block_on(async {
         let disk = attached(&setup).await;
         let done = Arc::new(AtomicU64::new(0));
         let ended = Arc::new(AtomicBool::new(false));
