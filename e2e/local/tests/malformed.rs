@@ -112,8 +112,9 @@ fn wrong_later() -> Vec<Wrong> {
         ),
         wrong("a cut capsule", None, capsule(72, 0, 72, &[0; 10])),
         wrong(
+            // Without a command none of it fits.
             "data that nobody asked for",
-            (FIELD, 10),
+            (FIELD, PLEN),
             pdu(H2C_DATA, 0, 24, 24, 4096 + 24, &[7; 4096 + 16]),
         ),
         wrong(
@@ -178,7 +179,11 @@ fn insult(address: SocketAddr, greeting: bool, wrong: &Wrong) {
     let answer = wire
         .until_closed()
         .unwrap_or_else(|error| panic!("{name}: the target does not close: {error}"));
-    assert_eq!(termination(&answer), *told, "{name}: FES and FEI");
+    assert_eq!(
+        termination(&answer),
+        *told,
+        "{name}: FES and FEI; it sent {answer:02x?}"
+    );
 }
 
 fn insult_all(address: SocketAddr) {

@@ -232,7 +232,13 @@ pub(crate) fn check(header: &CommonHeader, expect: &Expect) -> Result<Frame, Fau
     let Some(rest) = plen.checked_sub(start) else {
         return Err(Fault::HeaderField(at::PLEN));
     };
-    let data_digest = rules.digests && expect.digests.data && rest > 0;
+    // What is too long for its type is that, wherever its data are said to begin.
+    let digested = rules.digests && expect.digests.data;
+    let most = u64::from(limit) + if digested && limit > 0 { 4 } else { 0 };
+    if u64::try_from(rest).map_or(true, |rest| rest > most) {
+        return Err(Fault::HeaderField(at::PLEN));
+    }
+    let data_digest = digested && rest > 0;
     if flags.has(Flags::DDGST) != data_digest {
         return Err(Fault::HeaderField(at::FLAGS));
     }
@@ -250,9 +256,6 @@ pub(crate) fn check(header: &CommonHeader, expect: &Expect) -> Result<Frame, Fau
     else {
         return Err(Fault::HeaderField(at::PLEN));
     };
-    if u32::try_from(data).map_or(true, |data| data > limit) {
-        return Err(Fault::HeaderField(at::PLEN));
-    }
     Ok(Frame {
         kind,
         flags,
