@@ -7,10 +7,12 @@ OUT     := target/$(TRIPLE)/image
 LAB     := target/debug/weft-lab
 # Further arguments of `make bench`: BENCH='--rounds 3 --only null'
 BENCH   ?=
+# How many `make recoveries` does.
+RECOVERIES ?= 100000
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo down test check unit local guest cluster machine fuzz recoveries full idle bench crds images tools packages deny lab toolchain binaries
+.PHONY: help demo down test check unit local guest cluster machine fuzz recoveries soak full idle bench crds images tools packages deny lab toolchain binaries
 
 help: ## list these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +26,7 @@ down: ## take the cluster of `make demo` down; leaves nothing behind
 
 test: packages ## all that CI runs: check, local, guest and cluster tiers
 	sh e2e/stage.sh "check: format, lints, unit and plan tests" $(MAKE) check
+	sh e2e/stage.sh "recoveries: the slice store from every prefix of recorded lives" $(MAKE) recoveries
 	sh e2e/stage.sh "images: static executables of every pod" $(MAKE) lab binaries
 	sh e2e/stage.sh "local tier: real processes on loopback" $(MAKE) local
 	sh e2e/stage.sh "tools: Kubernetes and the guest's kernel (once, 20 minutes; cached outside the tree)" $(MAKE) tools
@@ -31,12 +34,15 @@ test: packages ## all that CI runs: check, local, guest and cluster tiers
 	sh e2e/beside.sh 'sh e2e/stage.sh "fuzz: every decoder" $(MAKE) fuzz' \
 	  sh e2e/stage.sh "cluster tier: a real cluster on this machine" $(MAKE) cluster
 
-full: test ## make test, the lab's own tests (it leaves nothing behind), and 100,000 recoveries
+full: test ## make test, and the lab's own tests (it leaves nothing behind)
 	sh e2e/stage.sh "lab: brought up, killed, taken down" $(MAKE) machine
-	sh e2e/stage.sh "recoveries: the slice store from every prefix of recorded lives" $(MAKE) recoveries
 
-recoveries: ## 100,000 recoveries of the slice store after deaths and power cuts
-	$(CARGO) test --locked --release -p weft-drive --lib -- --ignored a_hundred_thousand --nocapture
+recoveries: ## 100,000 recoveries of the slice store after deaths and power cuts (minutes)
+	WEFT_RECOVERIES=$(RECOVERIES) $(CARGO) test --locked -p weft-drive --lib -- \
+	  --ignored --exact store::tests::crash::as_many_recoveries_as_are_asked_for_lose_nothing --nocapture
+
+soak: ## a million of them
+	$(MAKE) recoveries RECOVERIES=1000000
 
 fuzz: ## fuzzes every decoder for 60 s (WEFT_FUZZ_SECONDS); needs a C++ compiler
 	sh e2e/fuzz/run.sh

@@ -13,11 +13,13 @@
 //! | [`session`] | whether what was written can be lost |
 //! | [`process`] | open, serve, close, report |
 //! | [`control`] | the link to the operator |
+//! | [`fuzz`] | what decodes bytes that others made, as fuzz targets |
 
 pub mod adopt;
 pub mod control;
 pub mod document;
 pub mod fence;
+pub mod fuzz;
 pub mod gate;
 pub mod process;
 pub mod session;

@@ -209,7 +209,7 @@ impl Superblock {
         }
     }
 
-    fn encode(&self) -> AlignedBuf {
+    pub(crate) fn encode(&self) -> AlignedBuf {
         let mut raw = Raw {
             magic: MAGIC,
             checksum: 0.into(),
@@ -239,7 +239,7 @@ impl Superblock {
         AlignedBuf::copy_of(raw.as_bytes())
     }
 
-    fn decode(block: &[u8], size: u64) -> Copies {
+    pub(crate) fn decode(block: &[u8], size: u64) -> Copies {
         let Ok(mut raw) = Raw::read_from_bytes(block) else {
             return Copies::None;
         };
@@ -285,6 +285,16 @@ impl Superblock {
             clean: raw.clean.get() != 0,
             log,
         })
+    }
+
+    /// Makes a block one of this format with the right checksum. For the fuzz target.
+    pub(crate) fn seal(block: &mut [u8]) {
+        let Ok(raw) = Raw::mut_from_bytes(block) else {
+            return;
+        };
+        (raw.magic, raw.format, raw.chunk) = (MAGIC, FORMAT.into(), CHUNK.into());
+        raw.checksum = 0.into();
+        raw.checksum = digest(raw.as_bytes()).into();
     }
 
     /// Writes it with the next counter over the older copy, so that a torn write leaves what was

@@ -7,6 +7,7 @@
 mod command;
 mod controller;
 mod documents;
+mod drive;
 mod facts;
 mod fuse;
 mod names;
@@ -38,6 +39,11 @@ pub const TARGETS: &[Target] = &[
     target("names", 300, names::names),
     target("documents", 8192, documents::documents),
     target("fuse", 8192, fuse::request),
+    target("drive-superblock", 4097, drive::superblock),
+    target("drive-record", 4096, drive::record),
+    target("drive-log", 32768, drive::log),
+    target("drive-page", 8193, drive::page),
+    target("drive-vendor", 4096, drive::vendor),
 ];
 
 /// The target of this name.

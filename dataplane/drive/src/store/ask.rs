@@ -101,7 +101,8 @@ impl Store {
         let mut at = from;
         while at < end {
             let view = self.leaf_view(slice, at / LEAF)?;
-            let last = (at / LEAF + 1) * LEAF;
+            // The last leaf that there can be ends at 2^32.
+            let last = (at / LEAF + 1).saturating_mul(LEAF);
             for index in at..last.min(end) {
                 if changes.changed.len() + changes.holes.len() >= most {
                     changes.next = Some(index);

@@ -54,7 +54,7 @@ impl Entry {
     /// Most bytes of one.
     pub const MOST: usize = 24 + 4 * BLOCKS;
 
-    fn encode(&self, to: &mut Vec<u8>) {
+    pub(super) fn encode(&self, to: &mut Vec<u8>) {
         let mut words = |tag: u8, words: &[u32]| {
             to.push(tag);
             words
@@ -188,6 +188,16 @@ impl Log {
     pub fn append(&mut self, entries: &[Entry]) -> Result<(), DiskError> {
         let mut bytes = vec![0; HEADER];
         entries.iter().for_each(|entry| entry.encode(&mut bytes));
+        self.append_record(bytes)
+    }
+
+    /// Writes a record of this body, whatever it says.
+    pub(super) fn append_body(&mut self, body: &[u8]) -> Result<(), DiskError> {
+        self.append_record([&[0; HEADER], body].concat())
+    }
+
+    /// Writes the header into its place at the start of `bytes`, and these to the medium.
+    fn append_record(&mut self, mut bytes: Vec<u8>) -> Result<(), DiskError> {
         let length = bytes.len() - HEADER;
         let mut header = RawHeader {
             magic: MAGIC.into(),

@@ -12,6 +12,7 @@
 //! | `log.rs`, `sums.rs` | the log, the checksum area |
 //! | `ask.rs` | what changed since a config, the hot set, hashes |
 //! | `bitmap.rs` | free chunks |
+//! | `fuzz.rs` | what decodes bytes of the medium, as fuzz targets |
 //!
 //! What holds after the death of the process or a power cut at any point
 //! (`docs/decisions/013-on-disk-format-1.md`):
@@ -28,6 +29,7 @@ mod backend;
 mod bitmap;
 mod commit;
 mod core;
+pub(crate) mod fuzz;
 mod held;
 mod hot;
 mod io;

@@ -195,12 +195,35 @@ fn replay(
         return Ok(replayed);
     }
     let mut log = Log::new(medium.clone(), geometry, start);
+    let mut wrong = None;
     log.replay(|sequence, entries| {
         if folded.epoch != start.epoch || sequence >= folded.sequence {
+            let foreign = entries.iter().find(|entry| !fits(entry, geometry, rows));
+            wrong = wrong.take().or(foreign.copied());
             replayed.take_in(entries, |slice| rows.contains_key(&slice));
         }
     })?;
-    Ok(replayed)
+    match wrong {
+        Some(entry) => Err(StoreError::Damaged(format!("the log says {entry:?}"))),
+        None => Ok(replayed),
+    }
+}
+
+/// Whether an entry speaks of a place that there is: in a slice, which may be gone, and on the
+/// medium. A sum kept for any other chunk would go into a page that is none.
+fn fits(entry: &Entry, geometry: &Geometry, rows: &HashMap<SliceNumber, SliceRow>) -> bool {
+    let in_slice = |slice: &SliceNumber, at: u64| rows.get(slice).is_none_or(|row| at < row.size);
+    match entry {
+        Entry::Heat((slice, region), _) => in_slice(slice, u64::from(*region) * REGION),
+        Entry::Allocate(slice, index, chunk)
+        | Entry::Unmap(slice, index, chunk, _)
+        | Entry::Sums {
+            slice,
+            index,
+            chunk,
+            ..
+        } => in_slice(slice, u64::from(index.0) * CHUNK) && u64::from(chunk.0) < geometry.chunks,
+    }
 }
 
 /// What is needed to judge blocks of hot regions.

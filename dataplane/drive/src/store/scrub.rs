@@ -61,7 +61,7 @@ impl Store {
             let chunks = super::io::blocking(move || store.chunks_of(&looked_at, leaf)).await?;
             let next = chunks.into_iter().find(|index| index.0 >= cursor.index);
             let Some(ChunkIndex(index)) = next else {
-                cursor.index = (leaf + 1) * LEAF;
+                cursor.index = (leaf + 1).saturating_mul(LEAF);
                 continue;
             };
             cursor.index = index + 1;

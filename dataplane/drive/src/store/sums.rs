@@ -237,6 +237,17 @@ impl Area {
     }
 }
 
+/// Makes bytes a page: its number, its drive and the checksum are right. For the fuzz targets.
+pub(super) fn seal_page(bytes: &mut [u8], number: u32, drive: DriveUid) {
+    let Ok(raw) = RawPage::mut_from_bytes(bytes) else {
+        return;
+    };
+    raw.number = number.into();
+    raw.drive = drive.0.into_bytes();
+    raw.checksum = 0.into();
+    raw.checksum = digest(raw.as_bytes()).into();
+}
+
 fn place(chunk: ChunkNumber) -> (u32, usize) {
     let per_page = CHUNKS_PER_PAGE as u32;
     (chunk.0 / per_page, (chunk.0 % per_page) as usize)

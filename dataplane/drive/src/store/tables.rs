@@ -65,7 +65,7 @@ pub struct SliceRow {
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct RawRow {
+pub(super) struct RawRow {
     volume: [u8; 16],
     host_id: [u8; 16],
     size: U64,
@@ -332,7 +332,7 @@ fn split(key: u64) -> (SliceNumber, ChunkIndex) {
     (SliceNumber((key >> 32) as u32), ChunkIndex(key as u32))
 }
 
-fn encode_row(row: &SliceRow) -> RawRow {
+pub(super) fn encode_row(row: &SliceRow) -> RawRow {
     RawRow {
         volume: row.volume.0.into_bytes(),
         host_id: row.host_id.into_bytes(),
@@ -344,7 +344,7 @@ fn encode_row(row: &SliceRow) -> RawRow {
     }
 }
 
-fn decode_row(uid: u128, bytes: &[u8]) -> Result<SliceRow, redb::Error> {
+pub(super) fn decode_row(uid: u128, bytes: &[u8]) -> Result<SliceRow, redb::Error> {
     let raw = RawRow::read_from_bytes(bytes).map_err(|_| {
         redb::Error::Corrupted(format!("the row of a slice has {} bytes", bytes.len()))
     })?;

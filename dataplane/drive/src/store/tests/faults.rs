@@ -255,7 +255,7 @@ async fn a_block_that_cannot_be_read_is_told_and_a_write_that_fails_once_is_trie
     assert_eq!(read(&store, &slice, 1).await.unwrap(), tagged(2, 1));
 }
 
-fn record(slice: &Slice, config: u64, since: Option<u64>) -> SliceRecord {
+pub fn record(slice: &Slice, config: u64, since: Option<u64>) -> SliceRecord {
     let out = since.map(|since| OutOfSync {
         slice: SliceUid::random(),
         since: Config(since),
