@@ -105,6 +105,11 @@ impl Inbox {
         self.about.0.get(..self.about.1).unwrap_or_default()
     }
 
+    /// That header as a PDU of this type.
+    pub fn header<T: FromBytes>(&self) -> Option<T> {
+        T::read_from_prefix(self.about()).ok().map(|(pdu, _)| pdu)
+    }
+
     /// The buffer of an unfinished payload: the connection is lost.
     pub fn abandon(&mut self) -> Option<BytesMut> {
         self.payload.take().map(|payload| payload.into)
@@ -118,8 +123,7 @@ impl Inbox {
             return Ok(Step::Starved);
         };
         let common = *common;
-        self.remember(8);
-        let frame = check_frame(&common, expect)?;
+        let frame = check_frame(&common, expect).inspect_err(|_| self.remember(8))?;
         // Capsules and the small rest are taken whole: they are at most a few KiB.
         let streamed = matches!(frame.kind, PduType::H2cData | PduType::C2hData);
         let whole = frame.start()
@@ -133,8 +137,7 @@ impl Inbox {
             return Ok(Step::Starved);
         }
         self.remember(frame.hlen);
-        let (bytes, hlen) = self.about;
-        self.bytes.advance(hlen);
+        self.bytes.advance(self.about.1);
         if frame.header_digest {
             let received = self.bytes.get_u32_le();
             if received != crc32c(self.about()) {
@@ -147,22 +150,17 @@ impl Inbox {
         Ok(Step::Head(Head {
             kind,
             flags,
-            bytes,
             data,
             inline,
         }))
     }
 
     fn remember(&mut self, count: usize) {
-        self.about = ([0; MAX_HEADER], count.min(MAX_HEADER).min(self.bytes.len()));
-        for (to, from) in self
-            .about
-            .0
-            .iter_mut()
-            .zip(self.bytes.iter().take(self.about.1))
-        {
-            *to = *from;
+        let count = count.min(MAX_HEADER).min(self.bytes.len());
+        if let (Some(to), Some(from)) = (self.about.0.get_mut(..count), self.bytes.get(..count)) {
+            to.copy_from_slice(from);
         }
+        self.about.1 = count;
     }
 
     /// The caller has checked that data and trailer are there.

@@ -19,6 +19,7 @@
 
 #![forbid(unsafe_code)]
 
+mod buffers;
 pub mod command;
 pub mod digest;
 pub mod feature;

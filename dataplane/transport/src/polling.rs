@@ -1,17 +1,21 @@
 //! Adaptive polling: a process that is busy does not let its thread sleep.
 //!
 //! On a virtual machine the wake-up of a sleeping thread is most of a round trip. After
-//! [`set`], bytes that come on any connection keep the runtime's thread asking the kernel for
-//! more, without sleeping, for a bounded time; when nothing comes for so long it sleeps as ever.
-//! Without it, the default, nothing here runs: a process is event-driven, and silent when idle.
+//! [`set`], bytes that come on any connection keep the thread from sleeping for a bounded time; when
+//! nothing comes for so long it sleeps as ever. Without it, the default, nothing here runs: a
+//! process is event-driven, and silent when idle.
 //!
-//! It is the runtime that is kept awake, not a connection: while one waits, all others are served,
-//! also those to the next hop.
+//! A connection on which bytes have just come asks its own socket again and again, which is the
+//! shortest way to the next ones. The runtime asks for all others in between. While one connection
+//! waits all others are served, also those to the next hop.
 
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
+
+/// Connections that ask their own sockets at a time. With more, one question for all is cheaper.
+const ASKING: usize = 4;
 
 static SPINNER: LazyLock<Spinner> = LazyLock::new(|| Spinner {
     since: Instant::now(),
@@ -19,6 +23,7 @@ static SPINNER: LazyLock<Spinner> = LazyLock::new(|| Spinner {
     last: AtomicU64::new(0),
     running: AtomicBool::new(false),
     asleep: AtomicBool::new(false),
+    asking: AtomicUsize::new(0),
     wake: Notify::new(),
 });
 
@@ -32,6 +37,8 @@ struct Spinner {
     /// There is a task that spins.
     running: AtomicBool,
     asleep: AtomicBool,
+    /// Connections that ask their own sockets.
+    asking: AtomicUsize,
     wake: Notify,
 }
 
@@ -45,17 +52,63 @@ pub fn set(patience: Duration) {
     }
 }
 
-/// Bytes came.
-pub(crate) fn busy() {
-    let spinner = &*SPINNER;
-    if spinner.patience.load(Ordering::Relaxed) == 0 {
-        return;
+/// One connection: when bytes came on it last.
+#[derive(Debug, Default)]
+pub(crate) struct Busy {
+    /// Nanoseconds after the spinner's `since`.
+    last: u64,
+    asking: bool,
+    /// It was asked since.
+    asked: bool,
+}
+
+impl Busy {
+    /// Bytes came.
+    pub fn heard(&mut self) {
+        let spinner = &*SPINNER;
+        if spinner.patience.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        self.asked = false;
+        self.last = nanos(spinner.since.elapsed());
+        spinner.last.store(self.last, Ordering::Relaxed);
+        if !self.asking {
+            self.asking = spinner.asking.fetch_add(1, Ordering::Relaxed) < ASKING;
+            if !self.asking {
+                spinner.asking.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        if spinner.asleep.swap(false, Ordering::Relaxed) {
+            spinner.wake.notify_one();
+        }
     }
-    spinner
-        .last
-        .store(nanos(spinner.since.elapsed()), Ordering::Relaxed);
-    if spinner.asleep.swap(false, Ordering::Relaxed) {
-        spinner.wake.notify_one();
+
+    /// Whether the connection should ask its socket rather than wait to be told, and then whether
+    /// it has done so since bytes came.
+    pub fn ask(&mut self) -> Option<bool> {
+        if !self.asking {
+            return None;
+        }
+        let spinner = &*SPINNER;
+        let patience = spinner.patience.load(Ordering::Relaxed);
+        let waited = nanos(spinner.since.elapsed()).saturating_sub(self.last);
+        if waited >= patience {
+            self.rest();
+            return None;
+        }
+        Some(std::mem::replace(&mut self.asked, true))
+    }
+
+    fn rest(&mut self) {
+        if std::mem::take(&mut self.asking) {
+            SPINNER.asking.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.rest();
     }
 }
 

@@ -1,9 +1,17 @@
 //! What both ends do with their sockets.
 
+use crate::polling::Busy;
+use crate::spin;
+use bytes::BufMut;
 use rustix::net::sockopt;
+use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tokio::task::yield_now;
 use weft_nvme::Outbox;
 
 /// Pieces sent with one system call.
@@ -28,6 +36,59 @@ pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
     sockopt::set_tcp_keepcnt(stream, PROBES)?;
     sockopt::set_tcp_user_timeout(stream, UNACKNOWLEDGED_MS)?;
     Ok(())
+}
+
+/// How often a busy connection asks before others may run.
+const TRIES: u32 = 4;
+
+/// What a socket did.
+pub(crate) enum Moved {
+    /// So many bytes came; 0 at the end of the stream.
+    Received(usize),
+    /// It takes bytes again.
+    Sendable,
+}
+
+/// Waits until something has come into `into`, if that is asked for, or, if `sends`, the socket
+/// takes bytes. A read that fills less than there is room for has emptied the socket: the next
+/// thing to do is to wait, and no system call is made only to hear that nothing is there. A busy
+/// process asks instead of waiting, and lets all others run in between.
+pub(crate) async fn moved(
+    stream: &mut TcpStream,
+    busy: &mut Busy,
+    mut into: Option<impl BufMut>,
+    sends: bool,
+) -> io::Result<Moved> {
+    poll_fn(|cx| {
+        if let Some(into) = &mut into
+            && let Poll::Ready(count) = pin!(stream.read_buf(into)).poll(cx)
+        {
+            return Poll::Ready(count.map(Moved::Received));
+        }
+        if let Some(into) = &mut into
+            && let Some(asked) = busy.ask()
+        {
+            // The first time after bytes came those whom they were for have not run yet.
+            for _ in 0..if asked { TRIES } else { 1 } {
+                match spin::receive(stream, into) {
+                    Ok(None) => {}
+                    Ok(Some(count)) => return Poll::Ready(Ok(Moved::Received(count))),
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            }
+            if asked {
+                cx.waker().wake_by_ref();
+            } else {
+                // All that can run does before this comes again, also what was not spawned.
+                let _again = pin!(yield_now()).poll(cx);
+            }
+        }
+        if sends && let Poll::Ready(ready) = stream.poll_write_ready(cx) {
+            return Poll::Ready(ready.map(|()| Moved::Sendable));
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Sends what the socket takes.

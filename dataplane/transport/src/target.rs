@@ -1,5 +1,6 @@
 //! The NVMe/TCP target: one listener, any number of subsystems, each Connect decided by a [`Gate`].
 
+mod admit;
 mod association;
 mod connection;
 mod events;

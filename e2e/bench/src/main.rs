@@ -78,7 +78,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn measure(args: &Args) -> anyhow::Result<()> {
-    cores::come_first();
+    let _first = cores::come_first();
     cores::pin(cores::LOAD)?;
     std::fs::create_dir_all(&args.directory)?;
     let files = tempfile::tempdir_in(&args.directory)?;

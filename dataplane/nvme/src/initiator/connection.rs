@@ -266,12 +266,15 @@ impl<T> Connection<T> {
                 Step::Starved => return Ok(None),
                 Step::Data(data) => self.data(data)?,
                 Step::Head(head) => match head.kind {
-                    PduType::IcResp => self.ic_resp(&head)?,
-                    PduType::CapsuleResp => self.response(&head)?,
+                    PduType::IcResp => self.ic_resp()?,
+                    PduType::CapsuleResp => self.response()?,
                     PduType::C2hData => self.c2h_data(&head)?,
-                    PduType::R2t => self.r2t(&head)?,
+                    PduType::R2t => self.r2t()?,
                     _ => {
-                        let fes = head.read::<TermReq>().map_or(0, |pdu| pdu.fes.get());
+                        let fes = self
+                            .inbox
+                            .header::<TermReq>()
+                            .map_or(0, |pdu| pdu.fes.get());
                         return Err(Fault::Terminated(fes));
                     }
                 },
@@ -282,17 +285,21 @@ impl<T> Connection<T> {
         }
     }
 
-    fn ic_resp(&mut self, head: &Head) -> Result<Option<Done<T>>, Fault> {
-        let pdu: IcResp = head.read().ok_or(Fault::HeaderField(0))?;
+    fn ic_resp(&mut self) -> Result<Option<Done<T>>, Fault> {
+        let pdu: IcResp = self.inbox.header().ok_or(Fault::HeaderField(0))?;
         self.maxh2cdata = pdu.accept(self.asked)?;
         self.expect.digests = self.asked;
         self.expect.ready = true;
         Ok(None)
     }
 
-    fn response(&mut self, head: &Head) -> Result<Option<Done<T>>, Fault> {
+    fn response(&mut self) -> Result<Option<Done<T>>, Fault> {
         const CID: u32 = 8 + 12;
-        let cqe = head.read::<CapsuleResp>().ok_or(Fault::HeaderField(0))?.cqe;
+        let cqe = self
+            .inbox
+            .header::<CapsuleResp>()
+            .ok_or(Fault::HeaderField(0))?
+            .cqe;
         let index = self.index(cqe.cid.get(), CID)?;
         if let Transfer::In {
             length, promised, ..
@@ -337,7 +344,7 @@ impl<T> Connection<T> {
     }
 
     fn c2h_data(&mut self, head: &Head) -> Result<Option<Done<T>>, Fault> {
-        let pdu: C2hData = head.read().ok_or(Fault::HeaderField(0))?;
+        let pdu: C2hData = self.inbox.header().ok_or(Fault::HeaderField(0))?;
         let index = self.index(pdu.cccid.get(), 8)?;
         let last = head.flags.has(Flags::LAST);
         if head.flags.has(Flags::SUCCESS) && !last {
@@ -385,8 +392,8 @@ impl<T> Connection<T> {
         Ok(self.finish(index, Cqe::new(id, Status::SUCCESS, 0, 0)))
     }
 
-    fn r2t(&mut self, head: &Head) -> Result<Option<Done<T>>, Fault> {
-        let pdu: R2t = head.read().ok_or(Fault::HeaderField(0))?;
+    fn r2t(&mut self) -> Result<Option<Done<T>>, Fault> {
+        let pdu: R2t = self.inbox.header().ok_or(Fault::HeaderField(0))?;
         let index = self.index(pdu.cccid.get(), 8)?;
         let Transfer::Out { data, sent } = self.transfer(index)? else {
             return Err(Fault::Sequence);

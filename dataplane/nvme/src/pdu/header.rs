@@ -1,6 +1,6 @@
 //! The common header (TCP section 3.1.1, figure 9) and what each type allows in it.
 
-use super::{Fault, MAX_HEADER};
+use super::Fault;
 use crate::digest::Digests;
 use bytes::Bytes;
 use std::ops::BitOr;
@@ -175,19 +175,10 @@ pub(crate) struct Expect {
 pub(crate) struct Head {
     pub kind: PduType,
     pub flags: Flags,
-    /// Header bytes; the rest is zeros.
-    pub bytes: [u8; MAX_HEADER],
     /// Data in this PDU.
     pub data: usize,
     /// Data of a PDU that is taken whole, and whether their digest was right.
     pub inline: Option<(Bytes, bool)>,
-}
-
-impl Head {
-    /// The header as a PDU of this type.
-    pub fn read<T: FromBytes>(&self) -> Option<T> {
-        T::read_from_prefix(&self.bytes).ok().map(|(pdu, _)| pdu)
-    }
 }
 
 /// Frame of a PDU: where things are.

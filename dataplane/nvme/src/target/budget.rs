@@ -14,7 +14,7 @@ impl Budget {
     }
 
     /// Takes bytes, if they are left.
-    pub(super) fn take(&self, bytes: usize) -> bool {
+    pub(crate) fn take(&self, bytes: usize) -> bool {
         self.0
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| {
                 left.checked_sub(bytes)
@@ -22,7 +22,7 @@ impl Budget {
             .is_ok()
     }
 
-    pub(super) fn give_back(&self, bytes: usize) {
+    pub(crate) fn give_back(&self, bytes: usize) {
         self.0.fetch_add(bytes, Ordering::AcqRel);
     }
 

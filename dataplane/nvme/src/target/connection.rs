@@ -127,10 +127,11 @@ impl Connection {
         self.inbox.set_chunk(CHUNK_KNOWN);
     }
 
-    /// From now on data count against this, too, which other queues share. Call it before
-    /// [`Connection::admit`].
-    pub fn share(&mut self, budget: Budget) {
+    /// From now on data count against `budget`, too, and memory that is kept between commands
+    /// against `spare`; other queues share both. Call it before [`Connection::admit`].
+    pub fn share(&mut self, budget: Budget, spare: Budget) {
         self.budget = budget;
+        self.outbox.buffers.keep(spare);
     }
 
     /// ICReq has come and was answered.
@@ -189,10 +190,10 @@ impl Connection {
                 Step::Starved => return Ok(None),
                 Step::Data(data) => self.data(data)?,
                 Step::Head(head) => match head.kind {
-                    PduType::IcReq => self.ic_req(&head)?,
+                    PduType::IcReq => self.ic_req()?,
                     PduType::CapsuleCmd => self.capsule(head)?,
                     PduType::H2cData => self.h2c_data(&head)?,
-                    _ => return Err(terminated(&head)),
+                    _ => return Err(self.terminated()),
                 },
             };
             if command.is_some() {
@@ -201,8 +202,16 @@ impl Connection {
         }
     }
 
-    fn ic_req(&mut self, head: &Head) -> Result<Option<Command>, Fault> {
-        let pdu: IcReq = head.read().ok_or(Fault::HeaderField(0))?;
+    fn terminated(&self) -> Fault {
+        let fes = self
+            .inbox
+            .header::<TermReq>()
+            .map_or(0, |pdu| pdu.fes.get());
+        Fault::Terminated(fes)
+    }
+
+    fn ic_req(&mut self) -> Result<Option<Command>, Fault> {
+        let pdu: IcReq = self.inbox.header().ok_or(Fault::HeaderField(0))?;
         let digests = pdu.digests()?;
         let answer = IcResp::new(digests, MAXH2CDATA);
         emit(&mut self.outbox, &answer, Bytes::new(), Digests::default());
@@ -212,7 +221,7 @@ impl Connection {
     }
 
     fn capsule(&mut self, head: Head) -> Result<Option<Command>, Fault> {
-        let pdu: CapsuleCmd = head.read().ok_or(Fault::HeaderField(0))?;
+        let pdu: CapsuleCmd = self.inbox.header().ok_or(Fault::HeaderField(0))?;
         let sqe = pdu.sqe;
         // SQHD counts what was taken from the queue (Base figure 89).
         let depth = self.limits.depth.max(1);
@@ -321,7 +330,8 @@ impl Connection {
                     data: Bytes::new(),
                 });
             }
-            let data = BytesMut::with_capacity(need);
+            let mut data = self.outbox.buffers.take(need);
+            data.clear();
             slot.stage = Stage::Receiving {
                 data,
                 promised: 0,
@@ -335,7 +345,7 @@ impl Connection {
     }
 
     fn h2c_data(&mut self, head: &Head) -> Result<Option<Command>, Fault> {
-        let pdu: H2cData = head.read().ok_or(Fault::HeaderField(0))?;
+        let pdu: H2cData = self.inbox.header().ok_or(Fault::HeaderField(0))?;
         let (tag, datal) = (pdu.ttag.get(), pdu.datal.get());
         let slot = self.slots.get_mut(tag).ok_or(Fault::HeaderField(10))?;
         let Stage::Receiving { data, promised, .. } = &mut slot.stage else {
@@ -390,6 +400,22 @@ impl Connection {
             sqe: slot.sqe,
             data,
         }))
+    }
+
+    /// Memory for what this command reads: as much as the host has room for. What is in it is of no
+    /// meaning, and must be overwritten before it is given to [`Connection::complete_with`].
+    pub fn room(&mut self, command: &Command) -> BytesMut {
+        match self.slots.get_mut(command.tag.0) {
+            Some(slot) if slot.length <= MAX_TRANSFER => {
+                self.outbox.buffers.take(slot.length as usize)
+            }
+            _ => BytesMut::new(),
+        }
+    }
+
+    /// Takes data of a command back that was executed, to receive the next ones with.
+    pub fn recycle(&mut self, data: Bytes) {
+        self.outbox.buffers.give(data);
     }
 
     /// Answers a command without data for the host.
@@ -460,14 +486,12 @@ impl Drop for Connection {
     }
 }
 
-fn terminated(head: &Head) -> Fault {
-    let fes = head.read::<TermReq>().map_or(0, |pdu| pdu.fes.get());
-    Fault::Terminated(fes)
-}
-
 fn fit(data: Bytes, length: u32) -> Bytes {
     let length = usize::try_from(length).unwrap_or(usize::MAX);
-    if data.len() >= length {
+    if data.len() == length {
+        return data;
+    }
+    if data.len() > length {
         return data.slice(..length);
     }
     let mut padded = BytesMut::zeroed(length);

@@ -32,13 +32,16 @@ pub(super) struct Slot {
     pub stage: Stage,
 }
 
+/// Of a slot that is free: beyond all identifiers.
+const NO_ID: u32 = u32::MAX;
+
 /// Fixed number of slots; the index is the transfer tag.
 #[derive(Debug)]
 pub(super) struct Slots {
     slots: Vec<Option<Slot>>,
     free: Vec<u16>,
-    /// Identifier in each slot, apart so that a search touches few cache lines.
-    ids: Vec<Option<u16>>,
+    /// Identifier in each slot, apart and plain so that a search takes a few vector instructions.
+    ids: Vec<u32>,
 }
 
 impl Slots {
@@ -60,7 +63,7 @@ impl Slots {
         }
         let depth = usize::from(depth.max(have));
         self.slots.resize_with(depth, || None);
-        self.ids.resize(depth, None);
+        self.ids.resize(depth, NO_ID);
     }
 
     pub fn len(&self) -> usize {
@@ -73,7 +76,7 @@ impl Slots {
     }
 
     pub fn holds_id(&self, id: u16) -> bool {
-        self.ids.contains(&Some(id))
+        self.ids.contains(&u32::from(id))
     }
 
     /// `None` if the queue is full.
@@ -81,7 +84,7 @@ impl Slots {
         let index = self.free.pop()?;
         let id = slot.sqe.cid.get();
         *self.slots.get_mut(usize::from(index))? = Some(slot);
-        *self.ids.get_mut(usize::from(index))? = Some(id);
+        *self.ids.get_mut(usize::from(index))? = id.into();
         Some(index)
     }
 
@@ -92,7 +95,7 @@ impl Slots {
     pub fn remove(&mut self, index: u16) -> Option<Slot> {
         let slot = self.slots.get_mut(usize::from(index))?.take()?;
         if let Some(id) = self.ids.get_mut(usize::from(index)) {
-            *id = None;
+            *id = NO_ID;
         }
         self.free.push(index);
         Some(slot)

@@ -1,17 +1,18 @@
 //! One queue: a socket, its state machine, and the task that moves bytes between them.
 
 use super::ConnectError;
-use crate::{polling, socket};
+use crate::polling::Busy;
+use crate::socket::{self, Moved};
 use bytes::{Bytes, BytesMut};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use weft_nvme::command::{AdminCommand, Cqe, Sqe};
 use weft_nvme::digest::Digests;
 use weft_nvme::initiator::{Connection, Payload};
@@ -75,8 +76,10 @@ impl Queue {
         let closed = shared.closed.clone();
         let task = Task {
             stream,
+            busy: Busy::default(),
             nvme: Connection::new(options.digests, options.depth, options.in_capsule),
             requests: receiver,
+            closing: Box::pin(shared.closed.clone().cancelled_owned()),
             shared,
             keep_alive: options.keep_alive,
             next_keep_alive: options.keep_alive.map(|every| Instant::now() + every),
@@ -124,9 +127,12 @@ impl Queue {
 
 struct Task {
     stream: TcpStream,
+    busy: Busy,
     nvme: Connection<Token>,
     requests: mpsc::UnboundedReceiver<Request>,
     shared: Shared,
+    /// Made once: whoever waits anew for each answer takes locks for each.
+    closing: Pin<Box<WaitForCancellationFutureOwned>>,
     keep_alive: Option<Duration>,
     next_keep_alive: Option<Instant>,
     waiting_for_keep_alive: bool,
@@ -134,7 +140,7 @@ struct Task {
 
 /// What a queue waits for.
 enum Event {
-    Socket,
+    Moved(Moved),
     Request(Request),
     Closed,
     KeepAlive,
@@ -156,7 +162,9 @@ impl Task {
         loop {
             self.send()?;
             match self.wait().await? {
-                Event::Socket => self.receive()?,
+                Event::Moved(Moved::Received(0)) => return Err(ErrorKind::UnexpectedEof.into()),
+                Event::Moved(Moved::Received(count)) => self.received(count)?,
+                Event::Moved(Moved::Sendable) => {}
                 Event::Request(request) => self.submit_all(request),
                 Event::Closed => return Ok(()),
                 Event::KeepAlive => self.keep_alive()?,
@@ -165,17 +173,15 @@ impl Task {
     }
 
     async fn wait(&mut self) -> io::Result<Event> {
-        let interest = if self.nvme.outbox().is_empty() {
-            Interest::READABLE
-        } else {
-            Interest::READABLE | Interest::WRITABLE
-        };
+        let sends = !self.nvme.outbox().is_empty();
         let room = self.nvme.is_ready() && self.nvme.has_room();
         let deadline = self.next_keep_alive;
         tokio::select! {
             biased;
-            () = self.shared.closed.cancelled() => Ok(Event::Closed),
-            ready = self.stream.ready(interest) => ready.map(|_| Event::Socket),
+            () = self.closing.as_mut() => Ok(Event::Closed),
+            moved = socket::moved(&mut self.stream, &mut self.busy, Some(self.nvme.buffer()), sends) => {
+                moved.map(Event::Moved)
+            }
             request = self.requests.recv(), if room => {
                 Ok(request.map_or(Event::Closed, Event::Request))
             }
@@ -201,18 +207,11 @@ impl Task {
             .submit(request.sqe, request.payload, request.token);
     }
 
-    fn receive(&mut self) -> io::Result<()> {
-        loop {
-            match self.stream.try_read_buf(&mut self.nvme.buffer()) {
-                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(count) => self.nvme.received(count),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
-            }
-            polling::busy();
-            self.shared.heard.store(true, Ordering::Relaxed);
-            self.complete()?;
-        }
+    fn received(&mut self, count: usize) -> io::Result<()> {
+        self.busy.heard();
+        self.nvme.received(count);
+        self.shared.heard.store(true, Ordering::Relaxed);
+        self.complete()
     }
 
     fn complete(&mut self) -> io::Result<()> {

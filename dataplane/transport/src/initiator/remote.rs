@@ -231,10 +231,12 @@ impl RemoteDisk {
         let Association { io, live, .. } = &self.association;
         let mut left = RETRIES;
         loop {
-            tokio::select! {
-                biased;
-                () = live.accessible() => {}
-                () = self.closed.cancelled() => return Err(gone()),
+            if live.ana() != AnaState::Optimized {
+                tokio::select! {
+                    biased;
+                    () = live.accessible() => {}
+                    () = self.closed.cancelled() => return Err(gone()),
+                }
             }
             let out = match &payload {
                 Payload::ToController(data) => Some(data.clone()),
@@ -267,6 +269,20 @@ impl RemoteDisk {
             offset,
         )
         .await
+    }
+
+    async fn write_part(
+        &self,
+        offset: u64,
+        part: Bytes,
+        mode: Write,
+        stamp: Stamp,
+    ) -> Result<(), DiskError> {
+        let range = range(offset, part.len() as u64)?;
+        let fua = mode == Write::Durable;
+        let command = stamped(IoCommand::Write { range, fua }, stamp);
+        let payload = Payload::ToController(part);
+        self.run(command, payload, "write", offset).await.map(drop)
     }
 }
 
@@ -342,6 +358,15 @@ impl Disk for RemoteDisk {
 
     async fn read(&self, offset: u64, into: &mut BytesMut) -> Result<(), DiskError> {
         let length = into.len();
+        if (1..=self.max_transfer()).contains(&(length as u64)) {
+            let read = self.read_part(offset, std::mem::take(into)).await;
+            let (buffer, result) = match read {
+                Ok(buffer) => (buffer, Ok(())),
+                Err(error) => (BytesMut::zeroed(length), Err(error)),
+            };
+            *into = buffer;
+            return result;
+        }
         let mut rest = std::mem::take(into);
         let parts = pieces(offset, length as u64, self.max_transfer()).map(|(at, count)| {
             let count = usize::try_from(count).unwrap_or(usize::MAX).min(rest.len());
@@ -387,22 +412,18 @@ impl Disk for RemoteDisk {
         mode: Write,
         stamp: Stamp,
     ) -> Result<(), DiskError> {
-        let fua = mode == Write::Durable;
-        let parts = pieces(offset, data.len() as u64, self.max_transfer()).map(|(at, count)| {
+        let length = data.len() as u64;
+        if (1..=self.max_transfer()).contains(&length) {
+            return self.write_part(offset, data, mode, stamp).await;
+        }
+        let parts = pieces(offset, length, self.max_transfer()).map(|(at, count)| {
             let from = usize::try_from(at - offset)
                 .unwrap_or(usize::MAX)
                 .min(data.len());
             let to = from
                 .saturating_add(usize::try_from(count).unwrap_or(usize::MAX))
                 .min(data.len());
-            let part = data.slice(from..to);
-            async move {
-                let range = range(at, part.len() as u64)?;
-                let command = stamped(IoCommand::Write { range, fua }, stamp);
-                self.run(command, Payload::ToController(part), "write", at)
-                    .await
-                    .map(drop)
-            }
+            self.write_part(at, data.slice(from..to), mode, stamp)
         });
         try_join_all(parts.collect::<Vec<_>>()).await.map(drop)
     }

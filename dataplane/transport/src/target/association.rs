@@ -4,16 +4,17 @@ use super::events::Seen;
 use super::{Admission, ConnectRequest, Discovery, Export};
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use weft_nvme::BLOCK;
+use weft_nvme::command::Sqe;
 use weft_nvme::command::fabrics::ConnectData;
 use weft_nvme::identify::{ControllerType, Shape};
 use weft_nvme::log::AnaState;
-use weft_nvme::target::{Controller, Notice, Now};
+use weft_nvme::target::{Controller, Notice, Now, Reply};
 
 /// Controllers that one process may have for one subsystem at a time (`Export::first_controller`).
 const CONTROLLERS: u16 = 16;
@@ -51,6 +52,8 @@ pub(super) struct Association {
     pub ending: CancellationToken,
     host: ConnectRequest,
     controller: Mutex<Controller>,
+    /// What the controller says of itself, for every I/O command to read.
+    ready: AtomicBool,
     told: Mutex<Told>,
     queues: Mutex<HashSet<u16>>,
     /// When something came last, in milliseconds after `since`.
@@ -113,6 +116,20 @@ impl Association {
         self.controller
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The controller's answer to an admin command.
+    pub fn answer(&self, sqe: &Sqe, now: Now) -> Reply {
+        let mut controller = self.controller();
+        let reply = controller.answer(sqe, now);
+        // Under the lock: what is written last is what was decided last.
+        self.ready.store(controller.is_ready(), Ordering::Release);
+        reply
+    }
+
+    /// Whether I/O commands are served.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
     }
 
     /// Takes an I/O queue's number; false if it is in use.
@@ -239,6 +256,7 @@ impl Associations {
             served: made.served,
             ending: made.revoke,
             controller: Mutex::new(Controller::new(shape, io_queues, kato_ms)),
+            ready: AtomicBool::new(false),
             queues: Mutex::default(),
             heard: AtomicU64::new(0),
             since: Instant::now(),

@@ -5,22 +5,23 @@ use super::association::{Association, Associations};
 use super::execute::{self, Answer};
 use super::halfopen::Place;
 use super::news::{self, News};
-use super::{ConnectRequest, DISCOVERY_SUBSYSTEM, Gate, Limits, Refusal};
-use crate::{polling, socket};
-use futures::future::BoxFuture;
+use super::{Gate, Limits};
+use crate::polling::Busy;
+use crate::socket::{self, Moved};
+use bytes::BytesMut;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
+use std::future::pending;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use std::task::{Context, Poll, Waker};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Duration, Instant, sleep_until, timeout_at};
-use weft_nvme::command::fabrics;
-use weft_nvme::command::fabrics::{
-    BadParameter, Connect, ConnectData, DYNAMIC_CONTROLLER, FabricsCommand,
-};
+use tokio_util::sync::{ReusableBoxFuture, WaitForCancellationFutureOwned};
 use weft_nvme::status::Status;
 use weft_nvme::target::{self as nvme, Budget, Command, Tag};
 
@@ -29,19 +30,27 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Silence beyond the Keep Alive Timeout that is forgiven: a lost segment and its repetitions.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// Answers that wait are sent when there are so many bytes of them, also while more commands are
+/// at hand: the host has something to do then, and their memory is used again while it is warm.
+const BATCH: usize = 64 << 10;
+
 /// What all connections of a listener share.
 pub(super) struct Server {
     pub gate: Arc<dyn Gate>,
     pub limits: Limits,
     pub associations: Associations,
     pub budget: Budget,
+    /// Of memory that connections keep between commands.
+    pub spare: Budget,
     /// Places of admitted connections.
     pub room: Arc<Semaphore>,
 }
 
 /// The queue that a connection has become.
-struct Queue {
+pub(super) struct Queue {
     association: Arc<Association>,
+    /// Made once: whoever waits anew for each command takes locks for each.
+    ending: Pin<Box<WaitForCancellationFutureOwned>>,
     _room: OwnedSemaphorePermit,
     /// 0 is the admin queue.
     number: u16,
@@ -49,9 +58,14 @@ struct Queue {
 }
 
 impl Queue {
-    fn new(association: Arc<Association>, number: u16, room: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(
+        association: Arc<Association>,
+        number: u16,
+        room: OwnedSemaphorePermit,
+    ) -> Self {
         association.begin();
         Self {
+            ending: Box::pin(association.ending.clone().cancelled_owned()),
             association,
             _room: room,
             number,
@@ -80,7 +94,7 @@ impl Drop for Queue {
 
 /// What a connection waits for.
 enum Event {
-    Socket,
+    Moved(Moved),
     Answer(Answer),
     Ending,
     /// Something may have to be told.
@@ -89,12 +103,15 @@ enum Event {
 }
 
 pub(super) struct Connection {
-    server: Arc<Server>,
-    stream: TcpStream,
-    peer: SocketAddr,
+    pub(super) server: Arc<Server>,
+    pub(super) stream: TcpStream,
+    pub(super) peer: SocketAddr,
     nvme: nvme::Connection,
     queue: Option<Queue>,
-    running: FuturesUnordered<BoxFuture<'static, Answer>>,
+    running: FuturesUnordered<ReusableBoxFuture<'static, Answer>>,
+    /// Memory of a command that ended at once, for the next one.
+    idle: Option<ReusableBoxFuture<'static, Answer>>,
+    busy: Busy,
     /// Asynchronous Event Requests that wait for something to tell.
     held: Vec<Tag>,
     /// Wakes the admin queue when there may be news.
@@ -122,6 +139,8 @@ impl Connection {
             nvme: nvme::Connection::new(),
             queue: None,
             running: FuturesUnordered::new(),
+            idle: None,
+            busy: Busy::default(),
             held: Vec::new(),
             news: None,
             place: Some(place),
@@ -151,18 +170,16 @@ impl Connection {
             // First of all, so that no host can put its own end off by being busy.
             let queue = self.queue.as_ref();
             self.closing |= queue.is_some_and(|queue| queue.association.ending.is_cancelled());
-            let at_end = !self.closing && self.has_room() && self.receive()?;
-            self.execute().await;
+            self.execute().await?;
             self.tell();
             self.send()?;
-            if at_end {
-                return Err(ErrorKind::UnexpectedEof.into());
-            }
             if self.closing && self.running.is_empty() {
                 return self.farewell().await;
             }
             match self.wait().await? {
-                Event::Socket => {}
+                Event::Moved(Moved::Received(0)) => return Err(ErrorKind::UnexpectedEof.into()),
+                Event::Moved(Moved::Received(count)) => self.received(count),
+                Event::Moved(Moved::Sendable) => {}
                 Event::Answer(answer) => self.answer_all(answer),
                 Event::Ending => self.closing = true,
                 Event::News => self.tell(),
@@ -173,28 +190,20 @@ impl Connection {
 
     async fn wait(&mut self) -> io::Result<Event> {
         let reads = !self.closing && self.has_room();
-        let interest = match (reads, !self.nvme.outbox().is_empty()) {
-            (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
-            (true, false) => Some(Interest::READABLE),
-            (false, true) => Some(Interest::WRITABLE),
-            (false, false) => None,
-        };
-        let ending = self
-            .queue
-            .as_ref()
-            .filter(|_| !self.closing)
-            .map(|q| q.association.ending.clone());
-        let deadline = self.deadline;
-        let give_way = self.place.as_ref().map(|place| place.give_way.clone());
+        let sends = !self.nvme.outbox().is_empty();
         let listening = !self.held.is_empty();
+        let ending = self.queue.as_mut().filter(|_| !self.closing);
+        let (deadline, place) = (self.deadline, &self.place);
         tokio::select! {
             biased;
             Some(answer) = self.running.next() => Ok(Event::Answer(answer)),
-            ready = async { self.stream.ready(interest.unwrap_or(Interest::READABLE)).await }, if interest.is_some() => {
-                ready.map(|_| Event::Socket)
+            moved = socket::moved(&mut self.stream, &mut self.busy, reads.then(|| self.nvme.buffer()), sends), if reads || sends => {
+                moved.map(Event::Moved)
             }
-            () = async { if let Some(ending) = &ending { ending.cancelled().await } }, if ending.is_some() => Ok(Event::Ending),
-            () = async { if let Some(place) = &give_way { place.cancelled().await } }, if give_way.is_some() => {
+            () = async { if let Some(queue) = ending { queue.ending.as_mut().await } else { pending().await } } => {
+                Ok(Event::Ending)
+            }
+            () = async { if let Some(place) = place { place.give_way.cancelled().await } }, if place.is_some() => {
                 Err(io::Error::new(ErrorKind::ConnectionAborted, "gave way to a newer connection"))
             }
             () = news::changed(&mut self.news), if listening => Ok(Event::News),
@@ -207,36 +216,34 @@ impl Connection {
         self.nvme.outbox().len() <= self.server.limits.queue_memory
     }
 
-    /// Takes what the socket has; true at its end.
-    fn receive(&mut self) -> io::Result<bool> {
-        match self.stream.try_read_buf(&mut self.nvme.buffer()) {
-            Ok(0) => Ok(true),
-            Ok(count) => {
-                polling::busy();
-                self.nvme.received(count);
-                if let Some(queue) = &self.queue {
-                    queue.association.hear(Instant::now());
-                }
-                Ok(false)
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
-            Err(error) => Err(error),
+    fn received(&mut self, count: usize) {
+        self.busy.heard();
+        self.nvme.received(count);
+        if let Some(queue) = &self.queue {
+            queue.association.hear(Instant::now());
         }
     }
 
     /// Starts every command that has come whole.
-    async fn execute(&mut self) {
+    async fn execute(&mut self) -> io::Result<()> {
         while !self.closing {
             match self.nvme.next_command() {
                 Ok(Some(command)) => self.start(command).await,
-                Ok(None) => return self.greet(),
+                Ok(None) => {
+                    self.greet();
+                    break;
+                }
                 Err(fault) => {
                     tracing::warn!(peer = %self.peer, %fault, "connection terminated");
                     self.closing = true;
                     self.explaining = true;
                 }
             }
+            if self.nvme.outbox().len() >= BATCH {
+                self.send()?;
+            }
         }
+        Ok(())
     }
 
     /// After ICReq the host has as long again until Connect (`security.md` section 5.4).
@@ -257,15 +264,24 @@ impl Connection {
             self.closing = true;
             return;
         }
+        let idle = self.idle.take();
         let mut running = if queue.number == 0 {
-            execute::admin(association, command).boxed()
+            placed(idle, execute::admin(association, command))
         } else {
-            execute::io(association, command).boxed()
+            let room = if execute::reads(&command) {
+                self.nvme.room(&command)
+            } else {
+                BytesMut::new()
+            };
+            placed(idle, execute::io(association, command, room))
         };
         // Most admin commands, and I/O on memory, need not wait.
-        match (&mut running).now_or_never() {
-            Some(answer) => self.answer(answer),
-            None => self.running.push(running),
+        match running.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(answer) => {
+                self.idle = Some(running);
+                self.answer(answer);
+            }
+            Poll::Pending => self.running.push(running),
         }
         self.keep_time();
     }
@@ -289,6 +305,10 @@ impl Connection {
     fn answer(&mut self, answer: Answer) {
         match answer {
             Answer::Plain(tag, status, result) => self.nvme.complete(tag, status, result),
+            Answer::Written(tag, data) => {
+                self.nvme.complete(tag, Status::SUCCESS, 0);
+                self.nvme.recycle(data);
+            }
             Answer::Data(tag, data) => self.nvme.complete_with(tag, data, 0),
             Answer::Held(tag) => self.held.push(tag),
         }
@@ -348,7 +368,8 @@ impl Connection {
         match self.admit(&command).await {
             Ok((queue, connect)) => {
                 self.place = None;
-                self.nvme.share(self.server.budget.clone());
+                let (budget, spare) = (&self.server.budget, &self.server.spare);
+                self.nvme.share(budget.clone(), spare.clone());
                 self.nvme.admit(nvme::Limits {
                     depth: connect.sqsize.saturating_add(1),
                     memory: self.server.limits.queue_memory,
@@ -369,111 +390,19 @@ impl Connection {
         self.closing = true;
         self.explaining = true;
     }
-
-    async fn admit(&mut self, command: &Command) -> Result<(Queue, Connect), (Status, u64)> {
-        if command.sqe.opcode != fabrics::OPCODE {
-            return Err((Status::COMMAND_SEQUENCE, 0));
-        }
-        let connect = match FabricsCommand::parse(&command.sqe).map_err(|status| (status, 0))? {
-            FabricsCommand::Connect(connect) => connect,
-            _ => return Err((Status::COMMAND_SEQUENCE, 0)),
-        };
-        let data = ConnectData::parse(&command.data).map_err(bad)?;
-        if connect.sqsize == 0 || connect.sqsize >= self.server.limits.queue_size {
-            return Err(bad(BadParameter::SqSize));
-        }
-        let room = self.server.room.clone().try_acquire_owned();
-        let room = room.map_err(|_| (Status::CONNECT_BUSY, 0))?;
-        let association = match connect.queue {
-            0 => self.admit_host(&connect, data).await?,
-            queue => self.admit_queue(queue, &data)?,
-        };
-        Ok((Queue::new(association, connect.queue, room), connect))
-    }
-
-    async fn admit_host(
-        &mut self,
-        connect: &Connect,
-        data: ConnectData,
-    ) -> Result<Arc<Association>, (Status, u64)> {
-        if data.controller != DYNAMIC_CONTROLLER {
-            return Err(bad(BadParameter::Controller));
-        }
-        let request = ConnectRequest {
-            subsystem: data.subsystem,
-            host: data.host,
-            host_id: data.host_id,
-            peer: self.peer,
-        };
-        let limits = &self.server.limits;
-        if request.subsystem == DISCOVERY_SUBSYSTEM {
-            let discovery = self.server.gate.discovery();
-            let discovery = discovery.ok_or_else(|| bad(BadParameter::Subsystem))?;
-            let local = self
-                .stream
-                .local_addr()
-                .map_err(|_| (Status::INTERNAL, 0))?;
-            let local = SocketAddr::new(local.ip().to_canonical(), local.port());
-            return self
-                .server
-                .associations
-                .admit_discovery(request, discovery, local, limits.queue_size, connect.kato)
-                .ok_or((Status::CONNECT_BUSY, 0));
-        }
-        let admission = self
-            .server
-            .gate
-            .connect(request.clone())
-            .await
-            .map_err(refused)?;
-        self.server
-            .associations
-            .admit(
-                request,
-                admission,
-                limits.queue_size,
-                limits.io_queues,
-                connect.kato,
-            )
-            .ok_or((Status::CONNECT_BUSY, 0))
-    }
-
-    fn admit_queue(
-        &self,
-        queue: u16,
-        data: &ConnectData,
-    ) -> Result<Arc<Association>, (Status, u64)> {
-        let association = self
-            .server
-            .associations
-            .find(&data.subsystem, data.controller)
-            .filter(|association| !association.ending.is_cancelled())
-            .ok_or_else(|| bad(BadParameter::Controller))?;
-        if !association.is_host(data) {
-            return Err(bad(BadParameter::Host));
-        }
-        let controller = association.controller();
-        if !controller.is_ready() {
-            return Err((Status::COMMAND_SEQUENCE, 0));
-        }
-        let allowed = controller.allows_queue(queue);
-        drop(controller);
-        if !allowed || !association.take_queue(queue) {
-            return Err(bad(BadParameter::Queue));
-        }
-        Ok(association)
-    }
 }
 
-fn bad(parameter: BadParameter) -> (Status, u64) {
-    (Status::CONNECT_INVALID_PARAMETERS, parameter.result())
-}
-
-fn refused(refusal: Refusal) -> (Status, u64) {
-    match refusal {
-        Refusal::InvalidHost => (Status::CONNECT_INVALID_HOST, 0),
-        Refusal::UnknownSubsystem => bad(BadParameter::Subsystem),
-        Refusal::Busy => (Status::CONNECT_BUSY, 0),
+/// The future in the memory of an earlier one of its kind.
+fn placed(
+    idle: Option<ReusableBoxFuture<'static, Answer>>,
+    command: impl Future<Output = Answer> + Send + 'static,
+) -> ReusableBoxFuture<'static, Answer> {
+    match idle {
+        Some(mut memory) => {
+            memory.set(command);
+            memory
+        }
+        None => ReusableBoxFuture::new(command),
     }
 }
 

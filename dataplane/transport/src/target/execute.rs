@@ -5,12 +5,12 @@ use super::{Vendor, VendorError};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use weft_block::{DiskError, ErrorKind, Stamp, Write};
-use weft_nvme::BLOCK;
 use weft_nvme::command::fabrics::{self, FabricsCommand};
-use weft_nvme::command::{self, Direction, IoCommand, Sqe, parse_ranges};
+use weft_nvme::command::{self, Direction, IoCommand, Sqe, io_opcode, parse_ranges};
 use weft_nvme::log::{self, AnaState};
 use weft_nvme::status::Status;
 use weft_nvme::target::{Command, Reply, Tag};
+use weft_nvme::{BLOCK, IN_CAPSULE};
 
 /// What a command came to.
 pub(super) enum Answer {
@@ -18,6 +18,8 @@ pub(super) enum Answer {
     Plain(Tag, Status, u64),
     /// Completed with data.
     Data(Tag, Bytes),
+    /// A write completed; its data are not needed any more.
+    Written(Tag, Bytes),
     /// Nothing is answered until there is an event.
     Held(Tag),
 }
@@ -31,17 +33,27 @@ pub(super) fn is_disconnect(command: &Command) -> bool {
         && FabricsCommand::parse(&command.sqe) == Ok(FabricsCommand::Disconnect)
 }
 
-/// Runs a command of an I/O queue.
-pub(super) async fn io(association: Arc<Association>, command: Command) -> Answer {
+/// Whether a command of an I/O queue needs memory for what it reads.
+pub(super) fn reads(command: &Command) -> bool {
+    command.sqe.opcode == io_opcode::READ
+}
+
+/// Runs a command of an I/O queue; `room` is for what a Read reads.
+pub(super) async fn io(association: Arc<Association>, command: Command, room: BytesMut) -> Answer {
     let Command { tag, sqe, data } = command;
-    if !association.controller().is_ready() {
+    if !association.is_ready() {
         return Answer::Plain(tag, Status::COMMAND_SEQUENCE, 0);
     }
     if sqe.opcode == fabrics::OPCODE {
         return Answer::Plain(tag, Status::INVALID_OPCODE, 0);
     }
-    match run_io(&association, &sqe, data).await {
-        Ok(None) => Answer::Plain(tag, Status::SUCCESS, 0),
+    // Data in a capsule lie among other capsules: their memory is not a buffer of their own.
+    let kept = (data.len() > IN_CAPSULE as usize).then(|| data.clone());
+    match run_io(&association, &sqe, data, room).await {
+        Ok(None) => match kept {
+            Some(data) => Answer::Written(tag, data),
+            None => Answer::Plain(tag, Status::SUCCESS, 0),
+        },
         Ok(Some(data)) => Answer::Data(tag, data),
         Err(status) => Answer::Plain(tag, status, 0),
     }
@@ -51,6 +63,7 @@ async fn run_io(
     association: &Association,
     sqe: &Sqe,
     data: Bytes,
+    room: BytesMut,
 ) -> Result<Option<Bytes>, Status> {
     let export = association.export().ok_or(Status::INVALID_OPCODE)?;
     if export.events.ana() != AnaState::Optimized {
@@ -69,7 +82,10 @@ async fn run_io(
         IoCommand::Read { range } => {
             let (offset, length) = range.within(blocks)?;
             let length = usize::try_from(length).map_err(|_| Status::INVALID_FIELD)?;
-            let mut buffer = BytesMut::zeroed(length);
+            let mut buffer = room;
+            if buffer.len() != length {
+                return Err(Status::DATA_SGL_LENGTH_INVALID);
+            }
             disk.read(offset, &mut buffer)
                 .await
                 .map_err(|e| status(&e))?;
@@ -130,7 +146,7 @@ fn stamp(sqe: &Sqe) -> Stamp {
 pub(super) async fn admin(association: Arc<Association>, command: Command) -> Answer {
     let Command { tag, sqe, data } = command;
     let now = association.now();
-    let reply = association.controller().answer(&sqe, now);
+    let reply = association.answer(&sqe, now);
     match reply {
         Reply::Done(result) => Answer::Plain(tag, Status::SUCCESS, result),
         Reply::Data(data) => Answer::Data(tag, data),

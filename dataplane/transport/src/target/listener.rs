@@ -15,6 +15,10 @@ use weft_nvme::target::Budget;
 /// Wait after an accept that failed for want of descriptors or memory: nothing else would change.
 const SHORT_OF: Duration = Duration::from_millis(100);
 
+/// Bytes that all connections together keep between commands: four queues at their full speed, and
+/// little enough beside what an idle process may hold.
+const SPARE: usize = 2 << 20;
+
 /// Serves the listener until dropped: then all connections end at once.
 pub async fn serve(listener: TcpListener, gate: Arc<dyn Gate>, limits: Limits) -> io::Result<()> {
     let half_open = HalfOpen::new(limits.half_open, limits.half_open_of_one);
@@ -23,6 +27,7 @@ pub async fn serve(listener: TcpListener, gate: Arc<dyn Gate>, limits: Limits) -
         limits,
         associations: Associations::default(),
         budget: Budget::new(limits.memory),
+        spare: Budget::new(SPARE),
         room: Arc::new(Semaphore::new(limits.connections)),
     });
     let mut connections = JoinSet::new();

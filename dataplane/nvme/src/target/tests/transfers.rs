@@ -272,7 +272,7 @@ fn queues_share_a_budget_and_each_always_moves_one_command() {
     };
     let mut queues = [(); 2].map(|()| {
         let mut queue = greeted(NONE);
-        queue.share(budget.clone());
+        queue.share(budget.clone(), Budget::new(0));
         queue.admit(LIMITS);
         queue
     });
