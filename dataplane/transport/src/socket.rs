@@ -7,9 +7,9 @@ use rustix::net::sockopt;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::pin;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 use tokio::task::yield_now;
 use weft_nvme::Outbox;
@@ -50,9 +50,7 @@ pub(crate) enum Moved {
 }
 
 /// Waits until something has come into `into`, if that is asked for, or, if `sends`, the socket
-/// takes bytes. A read that fills less than there is room for has emptied the socket: the next
-/// thing to do is to wait, and no system call is made only to hear that nothing is there. A busy
-/// process asks instead of waiting, and lets all others run in between.
+/// takes bytes.
 pub(crate) async fn moved(
     stream: &mut TcpStream,
     busy: &mut Busy,
@@ -61,27 +59,9 @@ pub(crate) async fn moved(
 ) -> io::Result<Moved> {
     poll_fn(|cx| {
         if let Some(into) = &mut into
-            && let Poll::Ready(count) = pin!(stream.read_buf(into)).poll(cx)
+            && let Poll::Ready(count) = poll_receive(stream, |stream| stream, busy, into, cx)
         {
             return Poll::Ready(count.map(Moved::Received));
-        }
-        if let Some(into) = &mut into
-            && let Some(asked) = busy.ask()
-        {
-            // The first time after bytes came those whom they were for have not run yet.
-            for _ in 0..if asked { TRIES } else { 1 } {
-                match spin::receive(stream, into) {
-                    Ok(None) => {}
-                    Ok(Some(count)) => return Poll::Ready(Ok(Moved::Received(count))),
-                    Err(error) => return Poll::Ready(Err(error)),
-                }
-            }
-            if asked {
-                cx.waker().wake_by_ref();
-            } else {
-                // All that can run does before this comes again, also what was not spawned.
-                let _again = pin!(yield_now()).poll(cx);
-            }
         }
         if sends && let Poll::Ready(ready) = stream.poll_write_ready(cx) {
             return Poll::Ready(ready.map(|()| Moved::Sendable));
@@ -89,6 +69,38 @@ pub(crate) async fn moved(
         Poll::Pending
     })
     .await
+}
+
+/// Takes what has come; 0 at the end of the stream. A read that fills less than there is room for
+/// has emptied the socket: the next thing to do is to wait, and no system call is made only to hear
+/// that nothing is there. A busy process asks instead of waiting, and lets all others run in between.
+pub(crate) fn poll_receive<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    socket: impl Fn(&R) -> &TcpStream,
+    busy: &mut Busy,
+    into: &mut impl BufMut,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    if let Poll::Ready(count) = pin!(reader.read_buf(into)).poll(cx) {
+        return Poll::Ready(count);
+    }
+    let Some(asked) = busy.ask() else {
+        return Poll::Pending;
+    };
+    if !asked {
+        // Those whom the last bytes were for run before this comes again, also what was not spawned.
+        let _again = pin!(yield_now()).poll(cx);
+        return Poll::Pending;
+    }
+    for _ in 0..TRIES {
+        match spin::receive(socket(reader), into) {
+            Ok(None) => {}
+            Ok(Some(count)) => return Poll::Ready(Ok(count)),
+            Err(error) => return Poll::Ready(Err(error)),
+        }
+    }
+    cx.waker().wake_by_ref();
+    Poll::Pending
 }
 
 /// Sends what the socket takes.

@@ -11,6 +11,7 @@ use anyhow::Context;
 use rustix::process::Pid;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use weft_block::{BLOCK, Disk, Write};
@@ -50,7 +51,7 @@ struct Link {
     runtime: Rc<Runtime>,
     /// Adaptive polling on both sides.
     poll: Duration,
-    disk: RemoteDisk,
+    disk: Arc<RemoteDisk>,
     pids: Vec<Pid>,
     /// Kept running.
     _processes: Vec<Box<dyn std::any::Any>>,
@@ -101,11 +102,15 @@ impl Plan {
     fn nvme(&mut self, name: &str, link: &Rc<Link>, load: Load) {
         let link = link.clone();
         let measure = move |time| {
+            let (disk, pids) = (link.disk.clone(), link.pids.clone());
             link.runtime.block_on(async {
                 polling::set(link.poll);
-                let done = load.measure(&link.disk, &link.pids, SPAN, time).await;
+                // A task, as its users are: the runtime wakes what it blocks on by a system call.
+                let load =
+                    tokio::spawn(async move { load.measure(&*disk, &pids, SPAN, time).await });
+                let done = load.await;
                 polling::set(Duration::ZERO);
-                Ok(done?)
+                Ok(done??)
             })
         };
         self.add(name, load.depth, Box::new(measure));
@@ -124,7 +129,7 @@ impl Plan {
         Ok(Rc::new(Link {
             runtime: runtime.clone(),
             poll,
-            disk,
+            disk: Arc::new(disk),
             pids: vec![part.pid()],
             _processes: vec![Box::new(part)],
         }))
@@ -217,7 +222,7 @@ impl Plan {
         let link = Rc::new(Link {
             runtime: runtime.clone(),
             poll: Duration::ZERO,
-            disk,
+            disk: Arc::new(disk),
             pids: vec![near.pid(), far.pid()],
             _processes: vec![Box::new(near), Box::new(far)],
         });
@@ -240,7 +245,7 @@ impl Plan {
         let one = Rc::new(Link {
             runtime: runtime.clone(),
             poll: Duration::ZERO,
-            disk,
+            disk: Arc::new(disk),
             pids: vec![drive.pid()?],
             _processes: vec![Box::new(drive)],
         });
@@ -249,7 +254,7 @@ impl Plan {
         let two = Rc::new(Link {
             runtime: runtime.clone(),
             poll: Duration::ZERO,
-            disk,
+            disk: Arc::new(disk),
             pids: pair.pids()?.to_vec(),
             _processes: vec![Box::new(pair)],
         });

@@ -13,7 +13,7 @@ use bytes::buf::Limit;
 use bytes::{Bytes, BytesMut};
 
 /// Read at a time: many responses, or some blocks.
-const CHUNK: usize = 32 << 10;
+const CHUNK: usize = 64 << 10;
 /// Bits of an identifier that name the slot; the upper four count its uses, so that a late or a
 /// doubled answer is not taken for that of a newer command.
 const SLOT_BITS: u32 = 12;

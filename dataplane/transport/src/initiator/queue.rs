@@ -2,17 +2,21 @@
 
 use super::ConnectError;
 use crate::polling::Busy;
-use crate::socket::{self, Moved};
+use crate::socket;
 use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::Arc;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 use weft_nvme::command::{AdminCommand, Cqe, Sqe};
 use weft_nvme::digest::Digests;
 use weft_nvme::initiator::{Connection, Payload};
@@ -32,6 +36,7 @@ enum Token {
     KeepAlive,
 }
 
+/// A command that waits for a place in the queue.
 struct Request {
     sqe: Sqe,
     payload: Payload,
@@ -49,8 +54,7 @@ pub(super) struct Shared {
 
 /// The caller's end of a queue.
 pub(super) struct Queue {
-    requests: mpsc::UnboundedSender<Request>,
-    closed: CancellationToken,
+    core: Arc<Mutex<Core>>,
     pub local: SocketAddr,
 }
 
@@ -72,40 +76,36 @@ impl Queue {
             .map_err(|_| ConnectError::TimedOut)??;
         socket::prepare(&stream)?;
         let local = stream.local_addr()?;
-        let (requests, receiver) = mpsc::unbounded_channel();
-        let closed = shared.closed.clone();
-        let task = Task {
-            stream,
-            busy: Busy::default(),
+        let (reader, writer) = stream.into_split();
+        let core = Arc::new(Mutex::new(Core {
             nvme: Connection::new(options.digests, options.depth, options.in_capsule),
-            requests: receiver,
-            closing: Box::pin(shared.closed.clone().cancelled_owned()),
+            writer: Some(writer),
+            waiting: VecDeque::new(),
+            task: None,
+        }));
+        let task = Task {
+            reader,
+            busy: Busy::default(),
+            core: core.clone(),
             shared,
             keep_alive: options.keep_alive,
             next_keep_alive: options.keep_alive.map(|every| Instant::now() + every),
             waiting_for_keep_alive: false,
         };
         tokio::spawn(task.run());
-        Ok(Self {
-            requests,
-            closed,
-            local,
-        })
+        Ok(Self { core, local })
     }
 
     /// Sends a command and waits for its completion; `None` when the association is lost.
     pub async fn command(&self, sqe: Sqe, payload: Payload) -> Option<Completion> {
         let (sender, receiver) = oneshot::channel();
-        if self.closed.is_cancelled() {
-            return None;
-        }
-        self.requests
-            .send(Request {
-                sqe,
-                payload,
-                token: Token::Caller(sender),
-            })
-            .ok()?;
+        let token = Token::Caller(sender);
+        lock(&self.core).ask(Request {
+            sqe,
+            payload,
+            token,
+        });
+        // The sender is dropped with the association.
         receiver.await.ok()
     }
 
@@ -125,75 +125,41 @@ impl Queue {
     }
 }
 
-struct Task {
-    stream: TcpStream,
-    busy: Busy,
+/// What callers and the queue's task share. A caller that finds the queue empty sends at once, by
+/// itself; with more under way the task sends for all.
+struct Core {
     nvme: Connection<Token>,
-    requests: mpsc::UnboundedReceiver<Request>,
-    shared: Shared,
-    /// Made once: whoever waits anew for each answer takes locks for each.
-    closing: Pin<Box<WaitForCancellationFutureOwned>>,
-    keep_alive: Option<Duration>,
-    next_keep_alive: Option<Instant>,
-    waiting_for_keep_alive: bool,
+    /// `None` once the association is lost.
+    writer: Option<OwnedWriteHalf>,
+    /// In the order in which they came.
+    waiting: VecDeque<Request>,
+    /// Wakes the task, if it has not been told yet that there is something to do.
+    task: Option<Waker>,
 }
 
-/// What a queue waits for.
-enum Event {
-    Moved(Moved),
-    Request(Request),
-    Closed,
-    KeepAlive,
+fn lock(core: &Mutex<Core>) -> MutexGuard<'_, Core> {
+    // No state machine is left half changed: it does not panic.
+    core.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Task {
-    async fn run(mut self) {
-        if let Err(error) = self.serve().await
-            && !self.shared.closed.is_cancelled()
-        {
-            tracing::debug!(%error, "association lost");
+impl Core {
+    fn ask(&mut self, request: Request) {
+        if self.writer.is_none() {
+            return;
         }
-        self.shared.closed.cancel();
-        // Whoever waits sees its sender dropped: the association is lost.
-        drop(self.nvme.abandon());
-    }
-
-    async fn serve(&mut self) -> io::Result<()> {
-        loop {
-            self.send()?;
-            match self.wait().await? {
-                Event::Moved(Moved::Received(0)) => return Err(ErrorKind::UnexpectedEof.into()),
-                Event::Moved(Moved::Received(count)) => self.received(count)?,
-                Event::Moved(Moved::Sendable) => {}
-                Event::Request(request) => self.submit_all(request),
-                Event::Closed => return Ok(()),
-                Event::KeepAlive => self.keep_alive()?,
-            }
+        self.waiting.push_back(request);
+        self.submit_waiting();
+        // What cannot be sent now, or fails, is the task's affair.
+        let alone = self.nvme.outstanding() == 1;
+        let sent = alone && self.send().is_ok() && self.nvme.outbox().is_empty();
+        if !sent && let Some(task) = self.task.take() {
+            task.wake();
         }
     }
 
-    async fn wait(&mut self) -> io::Result<Event> {
-        let sends = !self.nvme.outbox().is_empty();
-        let room = self.nvme.is_ready() && self.nvme.has_room();
-        let deadline = self.next_keep_alive;
-        tokio::select! {
-            biased;
-            () = self.closing.as_mut() => Ok(Event::Closed),
-            moved = socket::moved(&mut self.stream, &mut self.busy, Some(self.nvme.buffer()), sends) => {
-                moved.map(Event::Moved)
-            }
-            request = self.requests.recv(), if room => {
-                Ok(request.map_or(Event::Closed, Event::Request))
-            }
-            () = async { if let Some(deadline) = deadline { sleep_until(deadline).await } }, if deadline.is_some() => Ok(Event::KeepAlive),
-        }
-    }
-
-    /// Takes everything that has been asked for in the meantime: one system call sends it all.
-    fn submit_all(&mut self, first: Request) {
-        self.submit(first);
-        while self.nvme.has_room() {
-            let Ok(request) = self.requests.try_recv() else {
+    fn submit_waiting(&mut self) {
+        while self.nvme.is_ready() && self.nvme.has_room() {
+            let Some(request) = self.waiting.pop_front() else {
                 return;
             };
             self.submit(request);
@@ -207,16 +173,92 @@ impl Task {
             .submit(request.sqe, request.payload, request.token);
     }
 
-    fn received(&mut self, count: usize) -> io::Result<()> {
-        self.busy.heard();
-        self.nvme.received(count);
-        self.shared.heard.store(true, Ordering::Relaxed);
-        self.complete()
+    fn send(&mut self) -> io::Result<()> {
+        let writer = self.writer.as_ref().ok_or(ErrorKind::NotConnected)?;
+        socket::send(writer.as_ref(), self.nvme.outbox())
+    }
+}
+
+struct Task {
+    reader: OwnedReadHalf,
+    busy: Busy,
+    core: Arc<Mutex<Core>>,
+    shared: Shared,
+    keep_alive: Option<Duration>,
+    next_keep_alive: Option<Instant>,
+    waiting_for_keep_alive: bool,
+}
+
+impl Task {
+    async fn run(mut self) {
+        if let Err(error) = self.serve().await
+            && !self.shared.closed.is_cancelled()
+        {
+            tracing::debug!(%error, "association lost");
+        }
+        self.shared.closed.cancel();
+        let mut core = lock(&self.core);
+        core.writer = None;
+        // Whoever waits sees its sender dropped: the association is lost.
+        core.waiting.clear();
+        drop(core.nvme.abandon());
     }
 
-    fn complete(&mut self) -> io::Result<()> {
+    async fn serve(&mut self) -> io::Result<()> {
+        let mut closing = pin!(self.shared.closed.clone().cancelled_owned());
         loop {
-            match self.nvme.next_done() {
+            let deadline = self.next_keep_alive;
+            tokio::select! {
+                biased;
+                () = closing.as_mut() => return Ok(()),
+                moved = poll_fn(|cx| self.poll_move(cx)) => return moved,
+                () = async { if let Some(deadline) = deadline { sleep_until(deadline).await } }, if deadline.is_some() => {
+                    self.keep_alive()?;
+                }
+            }
+        }
+    }
+
+    /// Moves bytes both ways as long as there are any; ready only when the association is lost.
+    fn poll_move(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let core = self.core.clone();
+        let mut core = lock(&core);
+        loop {
+            core.submit_waiting();
+            core.send()?;
+            let mut buffer = core.nvme.buffer();
+            let (reader, busy) = (&mut self.reader, &mut self.busy);
+            match socket::poll_receive(reader, OwnedReadHalf::as_ref, busy, &mut buffer, cx)? {
+                Poll::Ready(0) => return Poll::Ready(Err(ErrorKind::UnexpectedEof.into())),
+                Poll::Ready(count) => {
+                    self.received(&mut core, count)?;
+                    continue;
+                }
+                Poll::Pending => {}
+            }
+            if !core.nvme.outbox().is_empty() {
+                let writer = core.writer.as_ref().ok_or(ErrorKind::NotConnected)?;
+                if writer.as_ref().poll_write_ready(cx)?.is_ready() {
+                    continue;
+                }
+            }
+            if !core
+                .task
+                .as_ref()
+                .is_some_and(|task| task.will_wake(cx.waker()))
+            {
+                core.task = Some(cx.waker().clone());
+            }
+            return Poll::Pending;
+        }
+    }
+
+    fn received(&mut self, core: &mut Core, count: usize) -> io::Result<()> {
+        self.busy.heard();
+        core.nvme.received(count);
+        self.shared.heard.store(true, Ordering::Relaxed);
+        loop {
+            match core.nvme.next_done() {
                 Ok(Some(done)) => match done.token {
                     // A caller that has gone away does not want its answer.
                     Token::Caller(caller) => drop(caller.send(Completion {
@@ -228,15 +270,11 @@ impl Task {
                 Ok(None) => return Ok(()),
                 Err(fault) => {
                     tracing::warn!(%fault, "the target broke the protocol");
-                    let _lost_anyway = self.send();
+                    let _lost_anyway = core.send();
                     return Err(io::Error::new(ErrorKind::InvalidData, fault));
                 }
             }
         }
-    }
-
-    fn send(&mut self) -> io::Result<()> {
-        socket::send(&self.stream, self.nvme.outbox())
     }
 
     /// Half the keep-alive time is over (Base section 3.9). One is sent whatever else is: without
@@ -247,9 +285,10 @@ impl Task {
         if self.waiting_for_keep_alive && !heard {
             return Err(ErrorKind::TimedOut.into());
         }
-        if !self.waiting_for_keep_alive && self.nvme.is_ready() && self.nvme.has_room() {
+        let mut core = lock(&self.core);
+        if !self.waiting_for_keep_alive && core.nvme.is_ready() && core.nvme.has_room() {
             self.waiting_for_keep_alive = true;
-            self.submit(Request {
+            core.submit(Request {
                 sqe: AdminCommand::KeepAlive.to_sqe(),
                 payload: Payload::None,
                 token: Token::KeepAlive,
