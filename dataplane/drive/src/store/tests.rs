@@ -2,6 +2,7 @@
 
 mod crash;
 mod faults;
+mod kept;
 mod measure;
 mod model;
 
