@@ -17,12 +17,14 @@
 //! | [`ThreadedDisk`] | `threaded.rs` | any [`Medium`] as a [`Disk`]: on its ring, or on blocking threads that end when idle |
 //! | [`MemoryDisk`] | `memory.rs` | for tests and benchmarks |
 //! | [`FaultDisk`] | `fault.rs` | wraps any disk; fails, lies, delays, holds, by script |
+//! | [`FaultMedium`] | `fault_medium.rs` | wraps any medium; loses, misdirects, tears, cuts, flips, shows old bytes, fails, by script |
 //! | [`PowerDisk`] | `power.rs` | a medium whose power can be cut at any request |
 
 mod aligned;
 mod disk;
 mod error;
 mod fault;
+mod fault_medium;
 mod file;
 mod medium;
 mod memory;
@@ -34,6 +36,7 @@ pub use aligned::AlignedBuf;
 pub use disk::{BLOCK, Disk, Stamp, Write};
 pub use error::{DiskError, ErrorKind};
 pub use fault::{Fault, FaultDisk, Operation, Request};
+pub use fault_medium::{FaultMedium, Harm};
 pub use file::{FileMedium, Io, OpenError};
 pub use medium::Medium;
 pub use memory::MemoryDisk;

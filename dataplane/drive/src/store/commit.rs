@@ -240,6 +240,7 @@ impl Store {
             pending: &pending,
             hot: &hot,
             log: next,
+            cursor: self.cursor(),
         };
         self.tables.fold(&fold).map_err(tables_failed)?;
         self.superblocks.update(|now| now.log = next)?;

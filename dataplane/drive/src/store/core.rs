@@ -49,6 +49,11 @@ impl Piece {
         (((1u32 << count) - 1) << first) as u16
     }
 
+    /// The blocks of the slice: the first of the chunk, and which from there.
+    pub fn blocks(&self) -> (u64, u16) {
+        (u64::from(self.index.0) * (CHUNK / BLOCK), self.mask())
+    }
+
     fn leaf(&self, slice: SliceNumber) -> LeafKey {
         (slice, self.index.0 / LEAF)
     }

@@ -121,7 +121,7 @@ pub(crate) fn drive() -> (Arc<Store>, Arc<Slice>) {
 /// get a header that is right.
 ///
 /// A log that cannot be is refused. After any other each chunk is in one place, what is read is
-/// what was written or an error, and the next start finds the same.
+/// what was written or an error, and the next start finds the same chunks.
 pub fn log(data: &[u8]) {
     let Some((flags, rest)) = data.split_first() else {
         return;
@@ -162,8 +162,13 @@ pub fn log(data: &[u8]) {
         Err(StoreError::Damaged(_)) => return,
         Err(error) => panic!("{error:?}"),
     };
-    let again = open(&medium, opening).expect("it was opened before");
-    assert_eq!(look(again), first, "the second start finds something else");
+    let again = look(open(&medium, opening).expect("it was opened before"));
+    assert_eq!(again.0, first.0, "the second start finds other chunks");
+    // After a power cut on a medium that may tear, a block that matches nothing is unreadable;
+    // while its region stays hot, the death of the process makes it one that is taken as it is.
+    if flags & 3 != 1 {
+        assert_eq!(again, first, "the second start finds something else");
+    }
 }
 
 /// Records that a body tells are written as they were read.
@@ -245,10 +250,7 @@ pub fn page(data: &[u8]) {
     let put = area().put(&HashMap::from([(ChunkNumber(1), newer)]));
     put.expect("a medium in memory");
     expected[1] = newer;
-    // A counter at its end goes on at its beginning, and the older page wins; nothing writes 2^64.
-    if flags & 3 == 0 {
-        assert_eq!(all(&area()), expected);
-    }
+    assert_eq!(all(&area()), expected);
 }
 
 /// A row of the table of slices (first byte even) or a record as it is in its table: what is

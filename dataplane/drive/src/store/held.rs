@@ -60,8 +60,9 @@ impl Drop for Heated {
 pub enum Verified {
     /// As written.
     Good,
-    /// This block of the slice is not what was written, or is being written.
-    Differs(u64),
+    /// These blocks of the slice, the first and all others, are not what was written or cannot be
+    /// read, or are being written.
+    Differ(u64, Vec<u64>),
 }
 
 impl Held {
@@ -72,43 +73,53 @@ impl Held {
             extend(&mut extents, *chunk, piece);
         }
         let mut zeroed = 0;
+        let mut unreadable = vec![];
         for extent in extents {
             let (start, end) = (extent.buffer.start, extent.buffer.end);
             buffer[zeroed..start].fill(0);
             let at = self.store.geometry.data_start + extent.offset;
-            let read = self.store.medium.read_at(at, &mut buffer[start..end]);
-            if let Err(error) = read {
-                let block = self.unreadable_block();
-                return block.map(Verified::Differs).ok_or(error);
+            let bytes = &mut buffer[start..end];
+            if self.store.medium.read_at(at, bytes).is_err() {
+                self.read_singly(at, bytes, |within| unreadable.push(start + within))?;
             }
             zeroed = end;
         }
         buffer[zeroed..].fill(0);
+        let mut differ = vec![];
         for (piece, chunk) in &self.placed {
             let sums = self.store.sums(*chunk)?;
             let data = &buffer[piece.at..piece.at + piece.length as usize];
             let found = self.sums_of(piece, data, Config::default());
-            let differs = |at: &usize| found.blocks[*at] != sums.blocks[*at];
-            let known = (0..BLOCKS).filter(|at| found.mask & 1 << at != 0);
-            if let Some(at) = known.clone().find(differs) {
-                return Ok(Verified::Differs(first_block(piece) + at as u64));
+            for block in (0..BLOCKS).filter(|block| found.mask & 1 << block != 0) {
+                let in_buffer = piece.at + block * BLOCK as usize - piece.within as usize;
+                if found.blocks[block] != sums.blocks[block] || unreadable.contains(&in_buffer) {
+                    differ.push(first_block(piece) + block as u64);
+                }
             }
         }
-        Ok(Verified::Good)
+        Ok(match differ.first() {
+            Some(first) => Verified::Differ(*first, differ),
+            None => Verified::Good,
+        })
     }
 
-    /// The first block of the slice that the medium does not give back.
-    fn unreadable_block(&self) -> Option<u64> {
-        let mut buffer = AlignedBuf::zeroed(BLOCK as usize);
-        self.placed.iter().find_map(|(piece, chunk)| {
-            let mut blocks = (piece.within..piece.within + piece.length).step_by(BLOCK as usize);
-            let failed = blocks.find(|within| {
-                let at = self.store.place(*chunk) + within;
-                let read = self.store.medium.read_at(at, &mut buffer);
-                read.is_err_and(|error| error.kind() == ErrorKind::MediaRead)
-            });
-            failed.map(|within| first_block(piece) + within / BLOCK)
-        })
+    /// Reads block by block what the medium does not give back whole, and names what it does not
+    /// give back at all.
+    fn read_singly(
+        &self,
+        at: u64,
+        bytes: &mut [u8],
+        mut unreadable: impl FnMut(usize),
+    ) -> Result<(), DiskError> {
+        for (number, block) in bytes.chunks_exact_mut(BLOCK as usize).enumerate() {
+            let within = number * BLOCK as usize;
+            match self.store.medium.read_at(at + within as u64, block) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::MediaRead => unreadable(within),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Writes data; a medium that fails once is asked once more.

@@ -88,8 +88,8 @@ impl Store {
             match verified? {
                 Verified::Good => return Ok(()),
                 // It may have been written just now: look again while nobody writes.
-                Verified::Differs(_) if !certain => {}
-                Verified::Differs(block) => return Err(self.corrupt(slice, block)),
+                Verified::Differ(..) if !certain => {}
+                Verified::Differ(first, blocks) => return Err(self.corrupt(slice, first, &blocks)),
             }
         }
         Ok(())
@@ -366,8 +366,10 @@ impl Store {
             }
             if !whole.placed.is_empty() {
                 let placed = whole.placed.clone();
+                let gone: Vec<_> = placed.iter().map(|(piece, _)| piece.blocks()).collect();
                 self.log(Wanted::Unmap(slice.number(), placed, carried.config))
                     .await?;
+                self.mended(slice, &gone);
             }
             drop(whole);
             todo = round.blocked;

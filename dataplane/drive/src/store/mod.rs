@@ -81,6 +81,8 @@ pub enum StoreError {
 
 /// Most corrupt blocks told.
 const TOLD: usize = 64;
+/// Most corrupt blocks remembered, so that none is reported twice: 24 bytes each.
+const REMEMBERED: usize = 1 << 16;
 
 /// How a store is opened.
 #[derive(Clone, Copy, Debug)]
@@ -119,6 +121,8 @@ pub struct Store {
     /// Told of each request.
     in_use: Notify,
     scrubbed: Mutex<Option<ScrubProgress>>,
+    /// Where the check of everything stored goes on.
+    cursor: Mutex<scrub::Cursor>,
 }
 
 #[derive(Default)]
@@ -159,6 +163,7 @@ impl Store {
             breakage: opening.breakage,
             in_use: Notify::new(),
             scrubbed: Mutex::default(),
+            cursor: Mutex::new(found.cursor),
         }))
     }
 
@@ -174,27 +179,29 @@ impl Store {
         self.corrupted().iter().copied().take(TOLD).collect()
     }
 
-    /// Reports a block once, and gives what its reader gets.
-    fn corrupt(&self, slice: &Slice, block: u64) -> DiskError {
-        let found = CorruptBlock {
-            slice: slice.uid(),
-            block,
-        };
-        let mut corrupt = self.corrupted();
-        if corrupt.len() < TOLD && corrupt.insert(found) {
-            tracing::error!(slice = %found.slice, block, "the block is not what was written");
-            self.advance();
+    /// Reports each of these blocks once, and gives what their reader gets.
+    fn corrupt(&self, slice: &Slice, first: u64, blocks: &[u64]) -> DiskError {
+        let uid = slice.uid();
+        for block in blocks.iter().copied() {
+            let found = CorruptBlock { slice: uid, block };
+            let mut corrupt = self.corrupted();
+            if corrupt.len() < REMEMBERED && corrupt.insert(found) {
+                tracing::error!(slice = %uid, block, "the block is not what was written");
+                self.advance();
+            }
         }
         DiskError::new(
             ErrorKind::MediaRead,
-            format!(
-                "block {block} of slice {} is not what was written",
-                found.slice
-            ),
+            format!("block {first} of slice {uid} is not what was written"),
         )
     }
 
-    /// Blocks from the first of a chunk were written: what was wrong there is gone.
+    /// Nothing of this slice is there any more.
+    fn forget_corrupt(&self, slice: SliceUid) {
+        self.corrupted().retain(|found| found.slice != slice);
+    }
+
+    /// Blocks from the first of a chunk were written or freed: what was wrong there is gone.
     fn mended(&self, slice: &Slice, written: &[(u64, u16)]) {
         let mut corrupt = self.corrupted();
         if corrupt.is_empty() {

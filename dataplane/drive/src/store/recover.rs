@@ -5,6 +5,7 @@ use super::core::Core;
 use super::hot::{Mark, REGION, RegionKey};
 use super::log::{Entry, Log};
 use super::pending::{Folding, Place};
+use super::scrub::Cursor;
 use super::sums::{Area, BLOCKS, Sums, salted};
 use super::tables::{ChunkIndex, ChunkNumber, Fold, Loaded, SliceNumber, SliceRow, Tables};
 use super::{Directory, Opening, Slice, StoreError};
@@ -23,6 +24,8 @@ pub struct Found {
     pub log: Log,
     /// The slices.
     pub directory: Directory,
+    /// Where the check of everything stored goes on.
+    pub cursor: Cursor,
 }
 
 /// What the log adds to the tables.
@@ -151,7 +154,8 @@ pub fn recover(
         // Before anything says that all is well again.
         superblocks.update(|now| now.incarnation = Uuid::new_v4())?;
     }
-    fold(&mut core, tables, area, next)?;
+    let cursor = loaded.cursor;
+    fold(&mut core, tables, area, next, cursor)?;
     superblocks.update(|now| {
         now.log = next;
         now.session = opening.session;
@@ -161,6 +165,7 @@ pub fn recover(
         core,
         log: Log::new(medium.clone(), &geometry, next),
         directory: directory(loaded),
+        cursor,
     })
 }
 
@@ -384,7 +389,13 @@ fn apply_map(
     Ok(damage)
 }
 
-fn fold(core: &mut Core, tables: &Tables, area: &Area, log: LogStart) -> Result<(), StoreError> {
+fn fold(
+    core: &mut Core,
+    tables: &Tables,
+    area: &Area,
+    log: LogStart,
+    cursor: Cursor,
+) -> Result<(), StoreError> {
     let pending = core.pending.begin_fold();
     let hot = core.hot.cool();
     area.put(&pending.sums)?;
@@ -392,6 +403,7 @@ fn fold(core: &mut Core, tables: &Tables, area: &Area, log: LogStart) -> Result<
         pending: &pending,
         hot: &hot,
         log,
+        cursor,
     })?;
     core.pending.end_fold();
     Ok(())

@@ -14,27 +14,43 @@ use weft_spec::ids::SliceUid;
 /// Between two chunks: 1 MiB in a second.
 const STEP: Duration = Duration::from_micros(62_500);
 
-/// Where a pass has come to.
-#[derive(Default)]
-struct Cursor {
-    slice: Option<SliceUid>,
+/// Where a pass has come to. Kept in the tables with each fold, so that a drive that is started
+/// again and again comes to its end all the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Cursor {
+    /// Slice looked at; none before the first.
+    pub slice: Option<SliceUid>,
     /// First chunk of it that was not looked at.
-    index: u32,
+    pub index: u32,
+    /// Bytes checked in this pass.
+    pub checked: u64,
 }
 
 impl Store {
-    /// Checks for ever.
+    /// Checks for ever, from where the last process came to.
     pub async fn scrub(self: &Arc<Self>) {
-        let mut cursor = Cursor::default();
         loop {
             self.in_use.notified().await;
-            if let Err(error) = self.scrub_step(&mut cursor).await
+            if let Err(error) = self.scrub_on().await
                 && error.kind() != ErrorKind::MediaRead
             {
                 tracing::warn!(%error, "the check of what is stored does not go on here");
             }
             tokio::time::sleep(STEP).await;
         }
+    }
+
+    /// Checks the next chunk.
+    pub(super) async fn scrub_on(self: &Arc<Self>) -> Result<(), DiskError> {
+        let mut cursor = self.cursor();
+        let done = self.scrub_step(&mut cursor).await;
+        *self.cursor.lock().unwrap_or_else(PoisonError::into_inner) = cursor;
+        done
+    }
+
+    /// Where the check has come to.
+    pub(super) fn cursor(&self) -> Cursor {
+        *self.cursor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Checks one chunk; a whole pass ends with a step that checks none.
@@ -68,7 +84,8 @@ impl Store {
             let offset = u64::from(index) * CHUNK;
             let length = CHUNK.min(slice.size() - offset);
             let mut bytes = BytesMut::zeroed(length as usize);
-            self.scrubbed(|progress| progress.checked += length);
+            cursor.checked += length;
+            self.scrubbed(|progress| progress.checked = cursor.checked);
             return self.read_quietly(slice, offset, &mut bytes, ()).await;
         }
         // The least uid that is greater.

@@ -276,6 +276,7 @@ impl Store {
         let deleted = blocking(move || tables.delete(&row).map_err(tables_failed)).await;
         let freed = deleted.inspect_err(|error| self.fail(error))?;
         self.core().deleted(slice.number, &freed);
+        self.forget_corrupt(uid);
         self.advance();
         let mut directory = self.directory();
         directory.slices.remove(&uid);

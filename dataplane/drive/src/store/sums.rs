@@ -186,6 +186,8 @@ impl Area {
             let mut raw = RawPage::read_from_bytes(bytes).ok()?;
             let checksum = std::mem::take(&mut raw.checksum).get();
             let mine = raw.number.get() == number && raw.drive == *self.drive.0.as_bytes();
+            // Nobody writes 2^64 times: such a counter could not go on.
+            let mine = mine && raw.counter.get() < u64::MAX;
             let whole = mine && digest(raw.as_bytes()) == checksum;
             whole.then(|| (raw.counter.get(), copy, raw))
         });

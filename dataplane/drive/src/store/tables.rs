@@ -3,6 +3,7 @@
 use super::backend::Region;
 use super::hot::{Mark, RegionKey};
 use super::pending::Folding;
+use super::scrub::Cursor;
 use crate::superblock::LogStart;
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use std::collections::BTreeMap;
@@ -28,6 +29,8 @@ const HOT: TableDefinition<'_, u64, (u64, u64, u64)> = TableDefinition::new("hot
 const RECORDS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("records");
 /// Epoch, offset and sequence of the first record of the log that is not in these tables.
 const FOLDED: TableDefinition<'_, (), (u64, u64, u64)> = TableDefinition::new("folded");
+/// Slice and chunk at which the check of everything stored goes on, and bytes checked before.
+const SCRUB: TableDefinition<'_, (), (u128, u32, u64)> = TableDefinition::new("scrub");
 
 /// Memory for pages of the tables: the chunk map has a cache of its own above this.
 const CACHE: usize = 512 << 10;
@@ -84,6 +87,8 @@ pub struct Fold<'a> {
     pub hot: &'a [(RegionKey, Mark)],
     /// The log up to here.
     pub log: LogStart,
+    /// Where the check of everything stored goes on.
+    pub cursor: Cursor,
 }
 
 /// Everything but the chunk map, as found at the start.
@@ -101,6 +106,8 @@ pub struct Loaded {
     pub records: Vec<(SliceUid, SliceRecord)>,
     /// Up to where the log is in the tables.
     pub folded: LogStart,
+    /// Where the check of everything stored goes on.
+    pub cursor: Cursor,
 }
 
 /// The open tables.
@@ -121,6 +128,7 @@ impl Tables {
         change.open_table(HOT)?;
         change.open_table(RECORDS)?;
         change.open_table(FOLDED)?;
+        change.open_table(SCRUB)?;
         change.commit()?;
         Ok(Self(database))
     }
@@ -169,6 +177,14 @@ impl Tables {
                 epoch,
                 offset,
                 sequence,
+            };
+        }
+        if let Some(cursor) = read.open_table(SCRUB)?.get(())? {
+            let (slice, index, checked) = cursor.value();
+            loaded.cursor = Cursor {
+                slice: Some(SliceUid(Uuid::from_u128(slice))),
+                index,
+                checked,
             };
         }
         Ok(loaded)
@@ -301,6 +317,14 @@ impl Tables {
             let log = fold.log;
             let mut folded = transaction.open_table(FOLDED)?;
             folded.insert((), (log.epoch, log.offset, log.sequence))?;
+            let Cursor {
+                slice,
+                index,
+                checked,
+            } = fold.cursor;
+            let slice = slice.map_or(0, |slice| slice.0.as_u128());
+            let mut cursor = transaction.open_table(SCRUB)?;
+            cursor.insert((), (slice, index, checked))?;
             Ok(())
         })
     }
@@ -403,6 +427,7 @@ mod tests {
                 pending: &Folding { sums, map, holes },
                 hot: &[],
                 log: LogStart::default(),
+                cursor: Cursor::default(),
             };
             tables.fold(&fold).unwrap();
         };

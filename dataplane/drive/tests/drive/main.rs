@@ -11,4 +11,6 @@ mod network;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
+mod space;
+#[cfg(test)]
 mod vendor;

@@ -22,7 +22,7 @@ use weft_transport::target::{self, Limits};
 const DEADLINE: Duration = Duration::from_secs(30);
 const BLOCKS: u64 = 64;
 
-async fn serve(lab: &Lab) -> SocketAddr {
+pub async fn serve(lab: &Lab) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let gate = Arc::new(SliceGate(lab.slices.clone()));
@@ -30,7 +30,7 @@ async fn serve(lab: &Lab) -> SocketAddr {
     address
 }
 
-async fn connect_as(
+pub async fn connect_as(
     lab: &Lab,
     address: SocketAddr,
     name: &HostNqn,

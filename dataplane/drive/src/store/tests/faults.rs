@@ -1,6 +1,8 @@
 //! What a medium does behind the drive's back: never a wrong byte is served, and each wrong
 //! block is reported once.
 
+mod at_random;
+
 use super::*;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use weft_spec::drive::{Config, CorruptBlock, MemberState, OutOfSync, SliceRecord};
@@ -102,6 +104,41 @@ async fn the_check_of_everything_finds_what_nobody_reads() {
 }
 
 #[tokio::test]
+async fn the_check_of_everything_goes_on_after_a_start_where_it_was() {
+    let medium = Arc::new(MemoryDisk::new(SMALLEST));
+    let (store, slice) = cold(&medium).await;
+    let (uid, chunks) = (slice.uid(), BLOCKS / 16);
+    let checked = |store: &Store| store.scrub_progress().unwrap().checked;
+    for _ in 0..chunks / 2 {
+        store.scrub_on().await.unwrap();
+    }
+    assert_eq!(checked(&store), chunks / 2 * CHUNK);
+    // One where it has been, one where it comes to.
+    for tag in [17, 301] {
+        let at = find(&medium, tag);
+        medium
+            .write_at(at, &[0; BLOCK as usize], Write::Cached)
+            .unwrap();
+    }
+    store.close().await.unwrap();
+    drop(slice);
+    end(store).await;
+    let again: Arc<dyn Medium> = medium.clone();
+    let store = open(&again).unwrap();
+    for _ in 0..chunks / 2 {
+        // Of the chunk that is damaged it says so.
+        let _ = store.scrub_on().await;
+    }
+    assert_eq!(checked(&store), chunks * CHUNK);
+    let found = |block| CorruptBlock { slice: uid, block };
+    assert_eq!(store.corrupt_blocks(), [found(300)]);
+    while store.scrub_progress().unwrap().passes < 2 {
+        let _ = store.scrub_on().await;
+    }
+    assert_eq!(store.corrupt_blocks(), [found(16), found(300)]);
+}
+
+#[tokio::test]
 async fn damage_to_a_cold_region_is_not_taken_for_a_write_after_any_end() {
     let medium = Arc::new(MemoryDisk::new(SMALLEST));
     let (store, slice) = cold(&medium).await;
@@ -170,6 +207,26 @@ async fn a_full_discard_gives_every_chunk_back() {
     assert_eq!((store.free(), store.allocated(&slice)), (before, 0));
     end(store).await;
     assert_eq!(open(&medium).unwrap().free(), before);
+}
+
+#[tokio::test]
+async fn a_deleted_slice_gives_every_chunk_back_and_its_corrupt_blocks_are_told_no_more() {
+    let medium = Arc::new(MemoryDisk::new(SMALLEST));
+    let (store, slice) = cold(&medium).await;
+    medium
+        .write_at(find(&medium, 301), &[0; BLOCK as usize], Write::Cached)
+        .unwrap();
+    store.scrub_all().await;
+    assert_eq!(store.corrupt_blocks().len(), 1);
+    let uid = slice.uid();
+    drop(slice);
+    assert!(store.delete(uid).await.unwrap());
+    assert_eq!(store.free(), store.capacity());
+    assert_eq!(store.corrupt_blocks(), []);
+    end(store).await;
+    let medium: Arc<dyn Medium> = medium;
+    let store = open(&medium).unwrap();
+    assert_eq!(store.free(), store.capacity());
 }
 
 /// Fails reads of one block, and so many of the next writes.
