@@ -44,11 +44,12 @@ impl Gate for Open {
     }
 }
 
-/// Many lanes, each of which reads what it wrote: sizes in a capsule, after R2T, and of many PDUs.
-async fn exercise(disk: &dyn Disk) {
+/// Many lanes, each of which reads what it wrote beyond `base`, where nobody else writes: sizes in a
+/// capsule, after R2T, and of many PDUs.
+async fn exercise(disk: &dyn Disk, base: u64) {
     join_all((0..48u64).map(async |lane| {
         for (round, blocks) in [1u64, 2, 3, 32, 1, 70].into_iter().enumerate() {
-            let offset = (lane * 80 + round as u64) * 4096;
+            let offset = base + (lane * 80 + round as u64) * 4096;
             let fill = (lane * 6 + round as u64 + 1) as u8;
             let data = Bytes::from(vec![fill; (blocks * 4096) as usize]);
             disk.write(offset, data.clone(), Write::Cached)
@@ -99,16 +100,16 @@ async fn a_process_that_spins_serves_and_sleeps_when_nothing_comes() {
 
     polling::set(PATIENCE);
     let (plain, checked) = (connect(address, false).await, connect(address, true).await);
-    exercise(&plain).await;
+    exercise(&plain, 0).await;
     sleeps().await;
     // More connections than ask for themselves at a time.
-    tokio::join!(exercise(&plain), exercise(&checked));
+    tokio::join!(exercise(&plain, 0), exercise(&checked, 16 << 20));
     sleeps().await;
 
     polling::set(Duration::ZERO);
-    exercise(&checked).await;
+    exercise(&checked, 0).await;
     sleeps().await;
     plain.disconnect().await;
-    exercise(&checked).await;
+    exercise(&checked, 0).await;
     target.abort();
 }
