@@ -17,6 +17,9 @@ use tokio::time::{Duration, Instant};
 /// Connections that ask their own sockets at a time. With more, one question for all is cheaper.
 const ASKING: usize = 4;
 
+/// How often all connections together ask before others may run: about a microsecond.
+const TRIES: u32 = 8;
+
 static SPINNER: LazyLock<Spinner> = LazyLock::new(|| Spinner {
     since: Instant::now(),
     patience: AtomicU64::new(0),
@@ -58,7 +61,7 @@ pub(crate) struct Busy {
     /// Nanoseconds after the spinner's `since`.
     last: u64,
     asking: bool,
-    /// It was asked since.
+    /// It has come back since.
     asked: bool,
 }
 
@@ -83,9 +86,9 @@ impl Busy {
         }
     }
 
-    /// Whether the connection should ask its socket rather than wait to be told, and then whether
-    /// it has done so since bytes came.
-    pub fn ask(&mut self) -> Option<bool> {
+    /// How often the connection should ask its socket now, and come back then rather than wait to
+    /// be told: first not at all, so that those whom the last bytes were for come first.
+    pub fn ask(&mut self) -> Option<u32> {
         if !self.asking {
             return None;
         }
@@ -96,7 +99,11 @@ impl Busy {
             self.rest();
             return None;
         }
-        Some(std::mem::replace(&mut self.asked, true))
+        if !std::mem::replace(&mut self.asked, true) {
+            return Some(0);
+        }
+        let asking = u32::try_from(spinner.asking.load(Ordering::Relaxed)).unwrap_or(1);
+        Some(TRIES / asking.clamp(1, TRIES))
     }
 
     fn rest(&mut self) {

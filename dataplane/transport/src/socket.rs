@@ -38,9 +38,6 @@ pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// How often a busy connection asks before others may run.
-const TRIES: u32 = 4;
-
 /// What a socket did.
 pub(crate) enum Moved {
     /// So many bytes came; 0 at the end of the stream.
@@ -81,26 +78,26 @@ pub(crate) fn poll_receive<R: AsyncRead + Unpin>(
     into: &mut impl BufMut,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
-    if let Poll::Ready(count) = pin!(reader.read_buf(into)).poll(cx) {
-        return Poll::Ready(count);
-    }
-    let Some(asked) = busy.ask() else {
-        return Poll::Pending;
-    };
-    if !asked {
-        // Those whom the last bytes were for run before this comes again, also what was not spawned.
-        let _again = pin!(yield_now()).poll(cx);
-        return Poll::Pending;
-    }
-    for _ in 0..TRIES {
+    let tries = busy.ask();
+    for _ in 0..tries.unwrap_or(0) {
         match spin::receive(socket(reader), into) {
             Ok(None) => {}
             Ok(Some(count)) => return Poll::Ready(Ok(count)),
             Err(error) => return Poll::Ready(Err(error)),
         }
     }
-    cx.waker().wake_by_ref();
-    Poll::Pending
+    match tries {
+        None => pin!(reader.read_buf(into)).poll(cx),
+        Some(0) => {
+            // Those whom the last bytes were for run before this comes again, spawned or not.
+            let _again = pin!(yield_now()).poll(cx);
+            Poll::Pending
+        }
+        Some(_) => {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    }
 }
 
 /// Sends what the socket takes.

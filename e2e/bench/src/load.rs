@@ -83,11 +83,8 @@ impl Load {
         let mut latencies = Vec::with_capacity(1 << 12);
         let mut number = lane.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let mut next = lane * (places / self.depth.max(1) as u64);
-        loop {
-            let begun = Instant::now();
-            if begun >= until {
-                return Ok(latencies);
-            }
+        let mut begun = Instant::now();
+        while begun < until {
             // Xorshift (Marsaglia 2003): enough to go anywhere.
             number ^= number << 13;
             number ^= number >> 7;
@@ -100,7 +97,10 @@ impl Load {
             } else {
                 disk.read(offset, &mut into).await?;
             }
-            latencies.push(begun.elapsed());
+            let now = Instant::now();
+            latencies.push(now - begun);
+            begun = now;
         }
+        Ok(latencies)
     }
 }

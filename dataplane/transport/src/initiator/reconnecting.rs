@@ -172,12 +172,17 @@ impl ReconnectingDisk {
 
     /// The next association that is not `than`.
     async fn other(&self, than: Option<&Arc<RemoteDisk>>) -> Result<Arc<RemoteDisk>, DiskError> {
+        let is_fresh = |now: &Arc<RemoteDisk>| {
+            !now.is_closed() && than.is_none_or(|than| !Arc::ptr_eq(now, than))
+        };
+        // Nearly always; waiting costs locks and a place in two lists.
+        if !self.stopped.is_cancelled()
+            && let Some(now) = self.current().filter(is_fresh)
+        {
+            return Ok(now);
+        }
         let mut current = self.current.subscribe();
-        let fresh = current.wait_for(|now| match (now, than) {
-            (Some(now), Some(than)) => !Arc::ptr_eq(now, than) && !now.is_closed(),
-            (Some(now), None) => !now.is_closed(),
-            (None, _) => false,
-        });
+        let fresh = current.wait_for(|now| now.as_ref().is_some_and(is_fresh));
         tokio::select! {
             biased;
             () = self.stopped.cancelled() => Err(gone()),
