@@ -288,6 +288,8 @@ pub enum Broken {
     LateAllocation,
     /// The log is freed before it is folded.
     FreeFirst,
+    /// The tables are opened with a commit in one phase.
+    OnePhase,
 }
 
 /// Nothing is left out but in tests.

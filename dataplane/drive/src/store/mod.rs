@@ -143,7 +143,10 @@ impl Store {
         let geometry = superblock.geometry;
         let area = Area::new(medium.clone(), &geometry, superblock.drive);
         let superblocks = Arc::new(Superblocks::new(medium.clone(), superblock));
-        let tables = Tables::open(backend::Region::new(medium.clone(), superblocks.clone()))?;
+        let tables = Tables::open(
+            backend::Region::new(medium.clone(), superblocks.clone()),
+            opening.breakage,
+        )?;
         let found = recover::recover(&medium, &superblocks, &tables, &area, opening)?;
         Ok(Arc::new(Self {
             medium,

@@ -1,6 +1,7 @@
 //! The tables in the metadata region, and the transactions on them. Blocks its caller.
 
 use super::backend::Region;
+use super::commit::{Breakage, Broken};
 use super::hot::{Mark, RegionKey};
 use super::pending::Folding;
 use super::scrub::Cursor;
@@ -116,11 +117,16 @@ pub struct Tables(Database);
 
 impl Tables {
     /// Opens the tables in the region, or makes them in an empty one.
-    pub fn open(region: Region) -> Result<Self, redb::Error> {
+    pub fn open(region: Region, breakage: Breakage) -> Result<Self, redb::Error> {
         let database = Builder::new()
             .set_cache_size(CACHE)
             .create_with_backend(region)?;
-        let change = database.begin_write()?;
+        // In two phases, as every other change: after a commit in one phase a slot that is newer
+        // than the current one counts as soon as it is found on the medium (redb's own repair
+        // commits so), and the next fold could be taken for done while its checksum pages are not
+        // durable.
+        let mut change = database.begin_write()?;
+        change.set_two_phase_commit(!breakage.is(Broken::OnePhase));
         change.open_table(SLICES)?;
         change.open_table(TOMBSTONES)?;
         change.open_table(CHUNKS)?;
@@ -410,7 +416,8 @@ mod tests {
         let superblock = Superblock::new(DriveUid::random(), ClusterUid::random(), geometry);
         let medium = Arc::new(MemoryDisk::new(geometry.data_start));
         let superblocks = Arc::new(Superblocks::new(medium.clone(), superblock));
-        let tables = Tables::open(Region::new(medium, superblocks.clone())).unwrap();
+        let tables =
+            Tables::open(Region::new(medium, superblocks.clone()), Breakage::NONE).unwrap();
         let all: Vec<_> = scattered().collect();
         let fold = |ids: &[u32], mapped: bool| {
             let place = |id: &u32| (SliceNumber(id % 7), ChunkIndex(id / 7));

@@ -9,7 +9,7 @@ mod medium;
 use super::*;
 use life::{Come, Known, Life, Tags, There, change, keep_answered, live};
 pub use medium::Random;
-use medium::{Cut, Kept, PAGE, Recorder};
+use medium::{Cut, Event, Kept, PAGE, Recorder};
 use std::sync::atomic::{AtomicU64, Ordering};
 use weft_spec::drive::Config;
 
@@ -62,19 +62,25 @@ impl std::fmt::Display for Done {
 
 /// How a store is opened after these ends. The medium writes blocks whole if that was needed and
 /// so it was.
-fn opening(cuts: &[Cut]) -> Opening {
+fn opening(cuts: &[Cut], breakage: Breakage) -> Opening {
     let deaths = cuts.iter().rev().take_while(|cut| **cut == Cut::Death);
     let boots = cuts.len() - deaths.count();
     Opening {
         session: Uuid::from_u128(1 + boots as u128),
         atomic: boots > 0 && !cuts.contains(&Cut::Torn),
-        breakage: Breakage(None),
+        breakage,
     }
 }
 
 /// Recovers this life from every `stride`th prefix, after each of these ends; gives the number of
 /// recoveries, or what was wrong first.
-async fn recover_all(life: &Life, stride: usize, cuts: &[Cut], seed: u64) -> Result<Done, String> {
+async fn recover_all(
+    life: &Life,
+    stride: usize,
+    cuts: &[Cut],
+    seed: u64,
+    breakage: Breakage,
+) -> Result<Done, String> {
     let mut random = Random(seed);
     let mut kept = Kept::new(life.start.clone());
     let mut done = Done::default();
@@ -91,7 +97,7 @@ async fn recover_all(life: &Life, stride: usize, cuts: &[Cut], seed: u64) -> Res
                 change(&mut known, now.next, Come::UnderWay);
             }
             for cut in cuts {
-                let one = recover(&kept, &known, *cut, &mut random).await;
+                let one = recover(&kept, &known, *cut, breakage, &mut random).await;
                 let place = || format!("{cut:?} after {prefix} events, in {:?}", now.next);
                 done.add(&one.map_err(|wrong| format!("{}: {wrong}", place()))?);
             }
@@ -108,6 +114,7 @@ async fn recover(
     kept: &Kept,
     known: &[Known],
     cut: Cut,
+    breakage: Breakage,
     random: &mut Random,
 ) -> Result<Done, String> {
     let mut done = Done::default();
@@ -119,7 +126,7 @@ async fn recover(
     };
     let medium = Arc::new(Recorder::new(left));
     let recorder: Arc<dyn Medium> = medium.clone();
-    let store = opened(&recorder, opening(&[cut]))?;
+    let store = opened(&recorder, opening(&[cut], breakage))?;
     let events = std::mem::take(&mut medium.state().events);
     look(&store, known, &[cut]).await?;
     done.cuts[cut as usize] += 1;
@@ -128,7 +135,7 @@ async fn recover(
     }
     end(store).await;
     let second = CUTS[random.below(CUTS.len() as u64) as usize];
-    let events = &events[..random.below(events.len() as u64 + 1) as usize];
+    let events = &events[..cut_off(&events, random)];
     events.iter().for_each(|event| kept.take(event));
     let left: Arc<dyn Medium> = Arc::new(Recorder::new(kept.after(second, random)));
     let place = |wrong| {
@@ -136,11 +143,21 @@ async fn recover(
         format!("and {second:?} after {events} events of the recovery: {wrong}")
     };
     let cuts = [cut, second];
-    let store = opened(&left, opening(&cuts)).map_err(place)?;
+    let store = opened(&left, opening(&cuts, breakage)).map_err(place)?;
     look(&store, known, &cuts).await.map_err(place)?;
     done.cuts[second as usize] += 1;
     done.again += 1;
     Ok(done)
+}
+
+/// How much of these happens before the end: anything, or all that one flush would make durable.
+fn cut_off(events: &[Event], random: &mut Random) -> usize {
+    let is_flush = |at: &usize| matches!(events[*at], Event::Flush);
+    let flushes: Vec<_> = (0..events.len()).filter(is_flush).collect();
+    if flushes.is_empty() || random.below(2) == 0 {
+        return random.below(events.len() as u64 + 1) as usize;
+    }
+    flushes[random.below(flushes.len() as u64) as usize]
 }
 
 fn opened(medium: &Arc<dyn Medium>, opening: Opening) -> Result<Arc<Store>, String> {
@@ -222,7 +239,7 @@ async fn read_blocks(store: &Arc<Store>, slice: &Arc<Slice>) -> Vec<Result<u32, 
 fn recovered(seed: u64, stride: usize, cuts: &[Cut], breakage: Breakage) -> Result<Done, String> {
     let done = run(async {
         let life = live(seed, breakage).await;
-        recover_all(&life, stride, cuts, seed).await
+        recover_all(&life, stride, cuts, seed, breakage).await
     });
     done.map_err(|wrong| format!("seed {seed}: {wrong}"))
 }
@@ -298,4 +315,9 @@ fn an_allocation_logged_too_late_is_caught() {
 #[test]
 fn a_log_freed_before_it_is_folded_is_caught() {
     caught(Broken::FreeFirst);
+}
+
+#[test]
+fn tables_opened_with_a_commit_in_one_phase_are_caught() {
+    caught(Broken::OnePhase);
 }

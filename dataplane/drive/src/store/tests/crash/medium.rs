@@ -136,16 +136,32 @@ impl Kept {
         }
     }
 
-    /// What is there after this end. Of some cuts most is kept, of others most is lost.
+    /// A place that parts what is cached: often at the widest gap, as between tables and checksums.
+    fn pivot(&self, random: &mut Random) -> usize {
+        let places: Vec<_> = self.cached.keys().copied().collect();
+        let widest = places.windows(2).max_by_key(|pair| pair[1] - pair[0]);
+        match widest {
+            Some(pair) if random.below(2) == 0 => pair[0],
+            _ if places.is_empty() => 0,
+            _ => places[random.below(places.len() as u64) as usize],
+        }
+    }
+
+    /// What is there after this end. Of some cuts most is kept, of others most is lost, or all
+    /// beyond some place.
     pub fn after(&self, cut: Cut, random: &mut Random) -> Vec<Block> {
         let mut left = self.durable.clone();
-        let bias = random.below(4);
+        let bias = random.below(6);
+        let pivot = self.pivot(random);
         for (at, versions) in &self.cached {
             let newest = versions.len() as u64;
             let chosen = match (cut, bias) {
                 (Cut::Death | Cut::Prefix, _) => newest,
                 (_, 0) if random.below(8) > 0 => newest,
                 (_, 1) if random.below(8) > 0 => 0,
+                // One part of the medium is ahead of the other: tables of checksums, say.
+                (_, 2) => newest * u64::from(*at <= pivot),
+                (_, 3) => newest * u64::from(*at > pivot),
                 _ => random.below(newest + 1),
             };
             let version = |chosen: u64| match chosen {
