@@ -3,6 +3,8 @@
 use anyhow::Context;
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_setaffinity};
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::time::Duration;
 
 /// Where the measured target runs.
@@ -70,17 +72,39 @@ pub fn whole_run_time(pid: Pid) -> Duration {
     Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
 }
 
-/// Time that all threads of a process that are there have run.
-pub fn run_time(pid: Pid) -> Duration {
-    let threads = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero()));
-    let nanos = threads
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|thread| {
+/// How long each thread of a process has run, at one moment.
+pub struct Ran {
+    pid: Pid,
+    /// Nanoseconds, by the thread's number.
+    threads: HashMap<OsString, u64>,
+}
+
+impl Ran {
+    /// Now.
+    pub fn now(pid: Pid) -> Self {
+        let path = format!("/proc/{}/task", pid.as_raw_nonzero());
+        let threads = std::fs::read_dir(path).into_iter().flatten().flatten();
+        let threads = threads.filter_map(|thread| {
             // sched(7), schedstat: nanoseconds on a core first. A thread that has just ended has none.
             let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
-            text.split_whitespace().next()?.parse::<u64>().ok()
+            Some((
+                thread.file_name(),
+                text.split_whitespace().next()?.parse().ok()?,
+            ))
         });
-    Duration::from_nanos(nanos.sum())
+        Self {
+            pid,
+            threads: threads.collect(),
+        }
+    }
+
+    /// How long they have run since. What threads ran that have ended in between is not known.
+    pub fn since(&self) -> Duration {
+        let now = Self::now(self.pid).threads;
+        let ran = now.iter().map(|(thread, nanos)| {
+            let before = self.threads.get(thread).copied().unwrap_or(0);
+            nanos.saturating_sub(before)
+        });
+        Duration::from_nanos(ran.sum())
+    }
 }

@@ -1,7 +1,7 @@
 //! Bare TCP, the limits: an exchange of the sizes that a command and its answer have, and a
 //! stream.
 
-use crate::cores::run_time;
+use crate::cores::Ran;
 use crate::figures::Sample;
 use anyhow::bail;
 use rustix::process::Pid;
@@ -159,7 +159,7 @@ pub fn measure(
         Session::FromServer => (vec![], vec![0; PIECE as usize]),
         Session::ToServer => (vec![0; PIECE as usize], vec![]),
     };
-    let cpu = run_time(server);
+    let before = Ran::now(server);
     let began = Instant::now();
     let (mut latencies, mut last) = (vec![], began);
     while last - began < time {
@@ -174,5 +174,5 @@ pub fn measure(
     }
     // Kept alive to here, so that no buffer is dropped from the loop.
     out.clear();
-    Ok(Sample::of(latencies, last - began, run_time(server) - cpu))
+    Ok(Sample::of(latencies, last - began, before.since()))
 }

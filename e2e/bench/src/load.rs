@@ -1,6 +1,6 @@
 //! NVMe/TCP load by our own initiator.
 
-use crate::cores::run_time;
+use crate::cores::Ran;
 use crate::figures::Sample;
 use bytes::{Bytes, BytesMut};
 use futures::future::try_join_all;
@@ -60,13 +60,13 @@ impl Load {
         span: u64,
         time: Duration,
     ) -> Result<Sample, DiskError> {
-        let ran = || target.iter().map(|pid| run_time(*pid)).sum::<Duration>();
-        let cpu = ran();
+        let before: Vec<_> = target.iter().map(|pid| Ran::now(*pid)).collect();
         let began = Instant::now();
         let until = began + time;
         let lanes = (0..self.depth as u64).map(|lane| self.lane(disk, lane, span, until));
         let latencies = try_join_all(lanes).await?.concat();
-        Ok(Sample::of(latencies, began.elapsed(), ran() - cpu))
+        let ran = before.iter().map(Ran::since).sum();
+        Ok(Sample::of(latencies, began.elapsed(), ran))
     }
 
     /// One request after another.

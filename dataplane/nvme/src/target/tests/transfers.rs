@@ -312,3 +312,37 @@ fn connect_without_flow_control_is_told_by_the_head_pointer() {
         assert_eq!((cqe.result.get(), cqe.sqhd.get()), (0x1234, head));
     }
 }
+
+#[test]
+fn answers_that_wait_leave_together_and_their_memory_is_used_again() {
+    let spare = Budget::new(1 << 20);
+    let mut connection = greeted(NONE);
+    connection.share(Budget::new(1 << 20), spare.clone());
+    connection.admit(LIMITS);
+    let mut answer = |fill: u8| {
+        let bytes: Vec<u8> = (1..=4)
+            .flat_map(|cid| capsule(read(cid, 1), &[], NONE))
+            .collect();
+        let commands = feed(&mut connection, &bytes).unwrap();
+        let mut places = Vec::new();
+        for command in &commands {
+            let mut room = connection.room(command);
+            assert_eq!(room.len(), 4096);
+            room.fill(fill);
+            places.push(room.as_ptr());
+            connection.complete_with(command.tag, room.freeze(), 0);
+        }
+        let mut slices = [std::io::IoSlice::new(&[]); 16];
+        // Four payloads, and what lies before, between and behind them.
+        assert_eq!(connection.outbox().slices(&mut slices), 9);
+        let out = connection.outbox().take_all();
+        let payloads = out.chunks(24 + 4096 + 24).map(|part| &part[24..24 + 4096]);
+        assert!(payloads.flatten().all(|byte| *byte == fill));
+        places.sort_unstable();
+        places
+    };
+    assert_eq!(answer(0xa5), answer(0x5a));
+    assert!(spare.left() < 1 << 20);
+    drop(connection);
+    assert_eq!(spare.left(), 1 << 20, "a lost connection gives back");
+}
