@@ -203,11 +203,8 @@ impl Connection {
     }
 
     fn terminated(&self) -> Fault {
-        let fes = self
-            .inbox
-            .header::<TermReq>()
-            .map_or(0, |pdu| pdu.fes.get());
-        Fault::Terminated(fes)
+        let request = self.inbox.header::<TermReq>();
+        Fault::Terminated(request.map_or(0, |pdu| pdu.fes.get()))
     }
 
     fn ic_req(&mut self) -> Result<Option<Command>, Fault> {
@@ -486,13 +483,11 @@ impl Drop for Connection {
     }
 }
 
-fn fit(data: Bytes, length: u32) -> Bytes {
+fn fit(mut data: Bytes, length: u32) -> Bytes {
     let length = usize::try_from(length).unwrap_or(usize::MAX);
-    if data.len() == length {
+    if data.len() >= length {
+        data.truncate(length);
         return data;
-    }
-    if data.len() > length {
-        return data.slice(..length);
     }
     let mut padded = BytesMut::zeroed(length);
     if let Some(head) = padded.get_mut(..data.len()) {
