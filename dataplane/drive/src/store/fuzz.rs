@@ -325,10 +325,11 @@ fn life() -> Vec<u8> {
     let store = open(&medium, OPENING).expect("nothing is wrong with it");
     let slice = store.slice(SLICE).expect("its slice");
     wait(async {
+        // Each made durable alone: of several the order in a record is any.
         for (block, mode) in [
-            (0, Write::Cached),
+            (0, Write::Durable),
             (90, Write::Durable),
-            (300, Write::Cached),
+            (300, Write::Durable),
         ] {
             let data = Bytes::from(vec![block as u8; BLOCK as usize]);
             let done = store.write(&slice, block * BLOCK, data, mode, Carried::default(), ());
