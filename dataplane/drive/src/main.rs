@@ -32,6 +32,11 @@ struct Args {
     /// How the medium is asked: auto, plain or io_uring. The log says what was chosen, and why.
     #[arg(long, env = "WEFT_IO", default_value = "auto")]
     io: Io,
+    /// Adaptive polling: microseconds for which a busy process stays awake for the next bytes, at most
+    /// 1000. 0: it sleeps whenever there is nothing to do.
+    #[arg(long, env = "WEFT_POLL_MICROSECONDS", default_value_t = 0,
+        value_parser = clap::value_parser!(u64).range(0..=1000))]
+    poll_microseconds: u64,
 }
 
 fn main() -> ExitCode {
@@ -65,7 +70,11 @@ fn start(args: &Args) -> anyhow::Result<()> {
         .thread_keep_alive(THREAD_LIFE)
         .thread_stack_size(STACK)
         .build()?;
-    let ended = runtime.block_on(run(Process::new(document, args.io)));
+    let patience = Duration::from_micros(args.poll_microseconds);
+    let ended = runtime.block_on(async {
+        weft_transport::polling::set(patience);
+        run(Process::new(document, args.io)).await
+    });
     runtime.shutdown_timeout(LEAVING);
     ended
 }

@@ -4,6 +4,7 @@ use anyhow::Context;
 use clap::Parser;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use weft_control::supervisor::{self, Options};
 use weft_engine::run::Outcome;
@@ -19,6 +20,11 @@ struct Args {
     /// Be PID 1: run this program again as a child and start it anew when it dies.
     #[arg(long)]
     supervise: bool,
+    /// Adaptive polling: microseconds for which a busy process stays awake for the next bytes, at most
+    /// 1000. 0: it sleeps whenever there is nothing to do.
+    #[arg(long, env = "WEFT_POLL_MICROSECONDS", default_value_t = 0,
+        value_parser = clap::value_parser!(u64).range(0..=1000))]
+    poll_microseconds: u64,
 }
 
 fn main() -> ExitCode {
@@ -48,7 +54,11 @@ fn serve(args: &Args) -> anyhow::Result<Outcome> {
         .enable_all()
         .build()
         .context("cannot start")?;
-    let outcome = runtime.block_on(run::run(document));
+    let patience = Duration::from_micros(args.poll_microseconds);
+    let outcome = runtime.block_on(async {
+        weft_transport::polling::set(patience);
+        run::run(document).await
+    });
     // Nothing that a task still holds may delay the end of the process.
     runtime.shutdown_background();
     outcome

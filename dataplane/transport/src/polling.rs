@@ -48,6 +48,12 @@ struct Spinner {
 /// From now on this process spins for up to `patience` after bytes came; with zero it never does.
 /// For a process with one runtime of one thread, and to be called on it.
 pub fn set(patience: Duration) {
+    if !patience.is_zero() {
+        tracing::info!(
+            ?patience,
+            "adaptive polling: a busy process stays awake for so long"
+        );
+    }
     SPINNER.patience.store(nanos(patience), Ordering::Relaxed);
     SPINNER.wake.notify_one();
     if !patience.is_zero() && !SPINNER.running.swap(true, Ordering::Relaxed) {
