@@ -13,10 +13,41 @@ use sha2::{Digest, Sha256};
 const PACKAGE: &str = "linux-source-6.12";
 const CONFIG: &str = include_str!("../guest.config");
 
+/// Up to 6.12 the kernel under User-Mode Linux has 2696 bytes for the vector registers of its
+/// programs, and a host whose processor has more of them (AMX: 11008) refuses to take back part
+/// of them: no program runs. The host cuts what is too long; so there is room for any, and with it
+/// larger kernel stacks (`guest.config`).
+const REGISTERS: Patch = Patch {
+    file: "arch/x86/um/user-offsets.c",
+    from: "DEFINE_LONGS(HOST_FP_SIZE, 2696);",
+    to: "DEFINE_LONGS(HOST_FP_SIZE, 16384);",
+};
+
+/// A line of the source that is built in another form.
+struct Patch {
+    file: &'static str,
+    from: &'static str,
+    to: &'static str,
+}
+
+impl Patch {
+    fn apply(&self, source: &Path) -> Result<()> {
+        let path = source.join(self.file);
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        if !text.contains(self.from) {
+            bail!("{} has no line `{}`", path.display(), self.from);
+        }
+        fs::write(&path, text.replace(self.from, self.to))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
 /// Where the kernel of these options and this source package is, built or not.
 pub fn kernel_path(cache: &Path) -> Result<PathBuf> {
     let mut digest = Sha256::new();
     digest.update(CONFIG);
+    digest.update(REGISTERS.to);
     digest.update(package_version()?);
     let name: String = digest
         .finalize()
@@ -75,6 +106,7 @@ fn build(work: &Path, target: &Path) -> Result<()> {
         .arg(format!("/usr/src/{PACKAGE}.tar.xz"))
         .arg("-C")
         .arg(work))?;
+    REGISTERS.apply(&source)?;
     let output = format!("O={}", out.display());
     let make = |goal: &str| {
         let jobs = std::thread::available_parallelism().map_or(1, usize::from);
