@@ -71,7 +71,7 @@ machine: ## the lab's own tests (root, and the machine for themselves)
 idle: binaries ## memory and wake-ups of idle processes, unattached and attached
 	WEFT_BIN=$(CURDIR)/$(OUT) $(CARGO) run --locked -p weft-e2e-local --bin idle
 
-bench: toolchain ## how fast the data path is, beside bare TCP, other targets and the raw file (two cores, 10 minutes)
+bench: toolchain ## how fast the data path is, beside bare TCP, other targets and the raw file (two cores, 5 minutes)
 	sh e2e/packages.sh fio nbdkit qemu-system-common
 	$(CARGO) build --locked --profile image --target $(TRIPLE) -p weft-bench -p weft-drive -p weft-engine
 	WEFT_BIN=$(CURDIR)/$(OUT) $(OUT)/weft-bench $(BENCH)
