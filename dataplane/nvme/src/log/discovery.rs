@@ -12,8 +12,9 @@ const IPV4: u8 = 1;
 const IPV6: u8 = 2;
 /// SUBTYPE: an NVM subsystem.
 const NVM_SUBSYSTEM: u8 = 2;
-/// TREQ: a secure channel is not required (10b), SQ flow control may be disabled (bit 2).
-const TREQ: u8 = 0b110;
+/// TREQ: nothing is said of a secure channel (00b), SQ flow control may be disabled (bit 2). On "not
+/// required" (10b) `nvme connect-all` tries one, and fails.
+const TREQ: u8 = 0b100;
 /// CNTLID: controllers are made at Connect.
 const DYNAMIC: u16 = 0xffff;
 /// ASQSZ: the smallest that the specification allows.

@@ -8,6 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// FLAGS of every PDU with digests (TCP section 3.1.1).
 const HDGST: u8 = 1;
 const DDGST: u8 = 2;
+/// PDU type of a command, and the opcode of Write: no host of a fabric sends an admin command
+/// with this opcode.
+const CAPSULE: u8 = 0x04;
+const WRITE: u8 = 0x01;
 
 /// What of a PDU is spoiled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,7 +33,7 @@ pub struct Spoil {
 struct State {
     spoil: Mutex<Option<Spoil>>,
     live: Mutex<Vec<TcpStream>>,
-    connections: AtomicU64,
+    writes: AtomicU64,
 }
 
 /// Threads that end with their connections.
@@ -76,15 +80,14 @@ impl Proxy {
         lock(&self.state.spoil).is_none()
     }
 
-    /// Connections that were made so far.
-    pub fn connections(&self) -> u64 {
-        self.state.connections.load(Ordering::SeqCst)
+    /// Write commands that the host has sent so far.
+    pub fn writes(&self) -> u64 {
+        self.state.writes.load(Ordering::SeqCst)
     }
 }
 
 impl State {
     fn join(self: &Arc<Self>, host: &TcpStream, target: &TcpStream) {
-        self.connections.fetch_add(1, Ordering::SeqCst);
         let ends = [(host, target), (target, host)];
         for (from, to) in ends {
             let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else {
@@ -112,6 +115,9 @@ impl State {
             let length = u32::from_le_bytes([pdu[4], pdu[5], pdu[6], pdu[7]]);
             pdu.resize((length as usize).max(8), 0);
             from.read_exact(&mut pdu[8..])?;
+            if pdu[0] == CAPSULE && pdu.get(8) == Some(&WRITE) {
+                self.writes.fetch_add(1, Ordering::SeqCst);
+            }
             self.pass(&mut pdu);
             to.write_all(&pdu)?;
         }
