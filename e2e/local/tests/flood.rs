@@ -29,6 +29,9 @@ const FLOOD: Duration = Duration::from_secs(4);
 /// Commands of the host at a time.
 const DEPTH: usize = 32;
 const BLOCK: usize = 4096;
+/// What the engine may grow, KiB: 64 half-open connections of some 16 KiB, what the host's own
+/// connection keeps for its payloads (512), and as much again. A KiB for each of the flood is more.
+const GROWTH: u64 = 2048;
 
 #[test]
 fn a_flood_of_half_open_connections_leaves_an_attached_host_its_throughput() {
@@ -69,7 +72,7 @@ fn a_flood_of_half_open_connections_leaves_an_attached_host_its_throughput() {
         assert_eq!(held.len(), CONNECTIONS as usize);
         assert!(ratio >= 0.9, "only {:.1} % of the throughput", ratio * 100.0);
         assert!(
-            after.pss <= before.pss + 1024,
+            after.pss <= before.pss + GROWTH,
             "memory grew from {} to {} KiB",
             before.pss,
             after.pss

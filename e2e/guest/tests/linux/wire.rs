@@ -11,7 +11,7 @@ use crate::host::{Host, Target, tap};
 use crate::proxy::{Part, Proxy, Spoil};
 
 /// What each of these is to the kernel: its own words when a connection is lost and made again.
-const RECONNECTS: [&str; 10] = [
+const RECONNECTS: [&str; 11] = [
     "starting error recovery",
     "Reconnecting in ",
     "Successfully reconnected",
@@ -22,6 +22,8 @@ const RECONNECTS: [&str; 10] = [
     "reading non-mdts-limits failed",
     "failed to connect socket",
     "Connect command failed",
+    // A cut while it looks for what may have changed.
+    "Identify namespace failed (-4)",
 ];
 /// And when a digest is wrong.
 const DIGESTS: [&str; 6] = [
