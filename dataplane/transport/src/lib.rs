@@ -15,7 +15,9 @@ mod socket;
 mod spin;
 pub mod target;
 
-pub use initiator::{ConnectError, ConnectOptions, PathState, ReconnectingDisk, RemoteDisk};
+pub use initiator::{
+    ConnectError, ConnectOptions, PathState, ReconnectingDisk, RemoteDisk, discover,
+};
 pub use target::{
     Admission, AnaState, ConnectRequest, DISCOVERY_SUBSYSTEM, Discovery, DiscoveryRecord, Events,
     Export, Gate, Limits, Refusal, Vendor, VendorError, serve,

@@ -112,6 +112,12 @@ pub fn discovery_length(page: &[u8]) -> Option<u64> {
     header.numrec.get().checked_add(1)?.checked_mul(1024)
 }
 
+/// GENCTR, by the page's header; `None` without a whole header.
+pub fn discovery_generation(page: &[u8]) -> Option<u64> {
+    let (header, _) = Header::ref_from_prefix(page).ok()?;
+    Some(header.genctr.get())
+}
+
 const _: () = assert!(size_of::<Header>() == 1024 && size_of::<Entry>() == 1024);
 
 #[cfg(test)]
@@ -145,6 +151,7 @@ mod tests {
         let page = discovery(7, &records());
         assert_eq!(parse_discovery(&page), Some((7, records())));
         assert_eq!(discovery_length(&page), Some(3 * 1024));
+        assert_eq!(discovery_generation(&page[..1024]), Some(7));
         assert_eq!(parse_discovery(&page[..2 * 1024]), None);
         assert_eq!(parse_discovery(&page[..100]), None);
     }

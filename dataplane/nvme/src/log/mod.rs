@@ -6,7 +6,9 @@ mod effects;
 mod plain;
 
 pub use ana::{AnaState, ana, ana_length, parse_ana};
-pub use discovery::{DiscoveryRecord, discovery, discovery_length, parse_discovery};
+pub use discovery::{
+    DiscoveryRecord, discovery, discovery_generation, discovery_length, parse_discovery,
+};
 
 use crate::NSID;
 

@@ -14,9 +14,11 @@ use weft_nvme::initiator::{ControllerFacts, Demands, NamespaceFacts, Unfit};
 use weft_nvme::{IN_CAPSULE, NSID, feature, property};
 
 /// Entries of the admin queue, as Linux asks for.
-const ADMIN_DEPTH: u16 = 32;
+pub(super) const ADMIN_DEPTH: u16 = 32;
 /// How long the target may take for one step. A fence drains before it admits.
 const STEP: Duration = Duration::from_secs(30);
+/// How long the target may take to hear that it is left.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// How often CSTS is read while the controller becomes ready; one of Weft's is at once.
 const READY_POLL: Duration = Duration::from_millis(10);
 
@@ -108,7 +110,7 @@ pub(super) async fn step(
 }
 
 /// Connect; the controller's identifier.
-async fn connect(
+pub(super) async fn connect(
     queue: &Queue,
     options: &ConnectOptions,
     number: u16,
@@ -138,8 +140,19 @@ async fn connect(
     Ok(u16::from_le_bytes([low, high]))
 }
 
+/// Ends an association in order: CC.SHN (Base section 3.6.1). A target that does not answer is left
+/// all the same.
+pub(super) async fn shut_down(admin: &Queue) {
+    let set = FabricsCommand::PropertySet {
+        offset: property::CC,
+        wide: false,
+        value: u64::from(property::CC_ENABLED | property::CC_SHUTDOWN),
+    };
+    let _answer = timeout(FAREWELL, admin.ask(set.to_sqe(), 0)).await;
+}
+
 /// Enables the controller; the number of entries that a queue may have.
-async fn enable(admin: &Queue) -> Result<u16, ConnectError> {
+pub(super) async fn enable(admin: &Queue) -> Result<u16, ConnectError> {
     let cap = get(admin, property::CAP, true).await?;
     let [mqes_low, mqes_high, _, timeout_units, ..] = cap.to_le_bytes();
     let until = Instant::now() + Duration::from_millis(500) * u32::from(timeout_units.max(1));

@@ -1,7 +1,7 @@
 //! One association: an admin queue and one I/O queue.
 
 use super::ConnectError;
-use super::handshake::{Association, associate};
+use super::handshake::{Association, associate, shut_down};
 use super::queue::Shared;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -10,19 +10,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tokio::sync::watch;
-use tokio::time::{Duration, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use uuid::Uuid;
 use weft_block::{BLOCK, Disk, DiskError, ErrorKind, Stamp, Write};
-use weft_nvme::command::fabrics::FabricsCommand;
 use weft_nvme::command::{self, AdminCommand, BlockRange, Cqe, IoCommand, Sqe, encode_ranges};
 use weft_nvme::initiator::Payload;
 use weft_nvme::log::AnaState;
-use weft_nvme::property;
 use weft_nvme::status::Status;
 
-/// How long the target may take to hear that it is left.
-const FAREWELL: Duration = Duration::from_secs(1);
 /// Most bytes of one Write Zeroes: 65,536 blocks (NVM section 3.2.8).
 const MAX_ZEROES: u64 = 65_536 * BLOCK;
 /// Most bytes of one range of Dataset Management that stays a whole number of chunks.
@@ -168,14 +163,7 @@ impl RemoteDisk {
 
     /// Ends the association in order (CC.SHN, then the sockets).
     pub async fn disconnect(&self) {
-        let value = u64::from(property::CC_ENABLED | property::CC_SHUTDOWN);
-        let shutdown = FabricsCommand::PropertySet {
-            offset: property::CC,
-            wide: false,
-            value,
-        };
-        // A target that does not answer is left all the same.
-        let _answer = timeout(FAREWELL, self.association.admin.ask(shutdown.to_sqe(), 0)).await;
+        shut_down(&self.association.admin).await;
         self.closed.cancel();
     }
 

@@ -112,10 +112,17 @@ impl Gate for OpenGate {
 pub struct Directory {
     pub is_open: bool,
     pub generation: Arc<watch::Sender<u64>>,
+    /// So many of the next readings meet a change.
+    pub restless: Arc<AtomicU32>,
 }
 
 impl Discovery for Directory {
     fn records(&self, host: &str, local: SocketAddr) -> Vec<DiscoveryRecord> {
+        let restless = |left: u32| left.checked_sub(1);
+        let order = Ordering::SeqCst;
+        if self.restless.fetch_update(order, order, restless).is_ok() {
+            self.generation.send_modify(|generation| *generation += 1);
+        }
         let record = DiscoveryRecord {
             subsystem: SUBSYSTEM.to_owned(),
             address: local,
@@ -160,6 +167,7 @@ impl Target {
             directory: Directory {
                 is_open: true,
                 generation: Arc::new(watch::Sender::new(1)),
+                restless: Arc::default(),
             },
             revoke: Mutex::default(),
             live: Arc::default(),

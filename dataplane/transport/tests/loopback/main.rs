@@ -7,6 +7,7 @@
 
 mod commands;
 mod connect;
+mod discovery;
 mod ending;
 mod events;
 mod following;
