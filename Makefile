@@ -9,10 +9,12 @@ LAB     := target/debug/weft-lab
 BENCH   ?=
 # How many `make recoveries` does.
 RECOVERIES ?= 100000
+# Tests of the cluster tier that `make cluster` runs.
+CLUSTER ?= --lib --bins --test t1_tour --test t2_raw_block --test t3_kills --test t4_bad_input --test t5_operator_dies
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo down test check unit local guest cluster machine fuzz recoveries soak full idle bench crds images tools packages deny lab toolchain binaries
+.PHONY: help demo down test check unit local guest cluster long machine fuzz recoveries soak full idle bench crds images tools packages deny lab toolchain binaries
 
 help: ## list these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,7 +36,8 @@ test: packages ## all that CI runs: check, local, guest and cluster tiers
 	sh e2e/beside.sh 'sh e2e/stage.sh "fuzz: every decoder" $(MAKE) fuzz' \
 	  sh e2e/stage.sh "cluster tier: a real cluster on this machine" $(MAKE) cluster
 
-full: test ## make test, and the lab's own tests (it leaves nothing behind)
+full: test ## make test, what takes long on a cluster, and the lab's own tests (it leaves nothing behind)
+	sh e2e/stage.sh "cluster tier, the long ones: figures, growth" $(MAKE) long
 	sh e2e/stage.sh "lab: brought up, killed, taken down" $(MAKE) machine
 
 recoveries: ## 100,000 recoveries of the slice store after deaths and power cuts (minutes)
@@ -62,8 +65,11 @@ guest: binaries ## a real Linux kernel connects to a real engine (root: network 
 	WEFT_BIN=$(CURDIR)/$(OUT) $(CARGO) test --locked -p weft-guest -- --test-threads=1 --nocapture
 
 cluster: lab binaries ## the tour, kills, bad input and figures on a real cluster; takes it down at the end
-	status=0; WEFT_BIN=$(CURDIR)/$(OUT) $(CARGO) test --locked -p weft-e2e-cluster --no-fail-fast -- \
+	status=0; WEFT_BIN=$(CURDIR)/$(OUT) $(CARGO) test --locked -p weft-e2e-cluster --no-fail-fast $(CLUSTER) -- \
 	  --test-threads=1 --nocapture || status=$$?; $(LAB) down && exit $$status
+
+long: ## the tests on a real cluster that take longest: figures, growth
+	$(MAKE) cluster CLUSTER='--test t6_figures --test t7_expand'
 
 machine: ## the lab's own tests (root, and the machine for themselves)
 	$(CARGO) test --locked -p weft-lab --features machine --test lab -- --nocapture

@@ -13,7 +13,7 @@ use weft_transport::ReconnectingDisk;
 /// Resident at most, shared pages counted in parts, KiB.
 const MEMORY: u64 = 8 * 1024;
 /// Several times the keep-alive interval of a host, so that its part is in it.
-const SECONDS: u64 = 40;
+const SECONDS: u64 = 24;
 const LOOK: Duration = Duration::from_secs(4);
 
 #[test]
