@@ -11,7 +11,7 @@ use crate::host::{Host, Target, tap};
 use crate::proxy::{Part, Proxy, Spoil};
 
 /// What each of these is to the kernel: its own words when a connection is lost and made again.
-const RECONNECTS: [&str; 11] = [
+const RECONNECTS: [&str; 12] = [
     "starting error recovery",
     "Reconnecting in ",
     "Successfully reconnected",
@@ -19,6 +19,7 @@ const RECONNECTS: [&str; 11] = [
     "no usable path - requeuing I/O",
     "resetting controller",
     "Failed reconnect attempt",
+    "socket state ",
     "reading non-mdts-limits failed",
     "failed to connect socket",
     "Connect command failed",
