@@ -33,11 +33,11 @@ test: packages ## all that CI runs: check, local, guest and cluster tiers
 	sh e2e/stage.sh "local tier: real processes on loopback" $(MAKE) local
 	sh e2e/stage.sh "tools: Kubernetes and the guest's kernel (once, 20 minutes; cached outside the tree)" $(MAKE) tools
 	sh e2e/stage.sh "guest tier: a real Linux kernel as NVMe/TCP host" $(MAKE) guest
-	sh e2e/beside.sh 'sh e2e/stage.sh "fuzz: every decoder" $(MAKE) fuzz' \
-	  sh e2e/stage.sh "cluster tier: a real cluster on this machine" $(MAKE) cluster
+	sh e2e/stage.sh "cluster tier: a real cluster on this machine" $(MAKE) cluster
 
-full: test ## make test, what takes long on a cluster, and the lab's own tests (it leaves nothing behind)
-	sh e2e/stage.sh "cluster tier, the long ones: figures, growth" $(MAKE) long
+full: test ## make test, fuzzing, what takes long on a cluster, and the lab's own tests (it leaves nothing behind)
+	sh e2e/beside.sh 'sh e2e/stage.sh "fuzz: every decoder" $(MAKE) fuzz' \
+	  sh e2e/stage.sh "cluster tier, the long ones: figures, growth" $(MAKE) long
 	sh e2e/stage.sh "lab: brought up, killed, taken down" $(MAKE) machine
 
 recoveries: ## 100,000 recoveries of the slice store after deaths and power cuts (minutes)
