@@ -122,7 +122,9 @@ impl Demands<'_> {
         let max_transfer = identify.max_transfer().unwrap_or(ours).min(ours);
         Ok(ControllerFacts {
             max_transfer: u32::try_from(max_transfer).unwrap_or(crate::MAX_TRANSFER),
-            in_capsule: identify.in_capsule().min(crate::IN_CAPSULE),
+            // All of it: Linux waits for the data in the capsule of any write that it would let fit,
+            // and answers one that would have an R2T by nothing at all.
+            in_capsule: identify.in_capsule(),
             max_commands: identify.maxcmd.get(),
             subsystem: subsystem.to_owned(),
             events: identify.oaes.get(),
