@@ -138,7 +138,7 @@ mod tests {
         let page = discovery(7, &records());
         assert_eq!(page.len(), 3 * 1024);
         assert_eq!(page[..16], [7, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(page[1024..1028], [3, 1, 2, 6]);
+        assert_eq!(page[1024..1028], [3, 1, 2, 4]);
         assert_eq!(page[2 * 1024 + 1], 2, "IPv6");
         assert_eq!(page[1030..1034], [0xff, 0xff, 32, 0]);
         assert_eq!(&page[1024 + 32..1024 + 37], b"4420 ");
