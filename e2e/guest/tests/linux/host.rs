@@ -34,7 +34,11 @@ ana() { cat /sys/block/nvme0c0n1/ana_state; }
 "#;
 
 /// Lines of the kernel log about NVMe that say nothing bad.
-const USUAL: [&str; 6] = [
+const USUAL: [&str; 8] = [
+    // Of the target.
+    "adding nsid ",
+    "enabling port ",
+    // Of both.
     "creating ",
     "mapped ",
     "new ctrl: NQN",
@@ -130,6 +134,19 @@ impl Host {
         std::fs::write(self.share.path().join(word), "").expect("room for a word");
     }
 
+    /// Whether the script has told this.
+    pub fn has_told(&self, word: &str) -> bool {
+        self.share.path().join(word).exists()
+    }
+
+    /// Gives the script a file, whole from the moment it is there.
+    pub fn give(&self, name: &str, text: &str) {
+        let path = self.share.path().join(name);
+        let unfinished = path.with_extension("new");
+        std::fs::write(&unfinished, text).expect("room for a file");
+        std::fs::rename(unfinished, path).expect("it is there");
+    }
+
     /// The script ends well, and the kernel has nothing to say about NVMe beyond the usual and
     /// `expected`.
     pub fn finish(self, expected: &[&str]) -> Report {
@@ -156,7 +173,8 @@ fn complaints<'a>(report: &'a Report, expected: &[&str]) -> Vec<&'a str> {
     lines
         .filter(|line| {
             let is_never = NEVER.iter().any(|word| line.contains(word));
-            let is_nvme = line.contains("nvme nvme") || line.contains("block nvme");
+            let speakers = ["nvme nvme", "block nvme", "nvmet"];
+            let is_nvme = speakers.iter().any(|speaker| line.contains(speaker));
             is_never || (is_nvme && !is_fine(line))
         })
         .collect()
