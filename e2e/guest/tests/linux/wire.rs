@@ -11,7 +11,7 @@ use crate::host::{Host, Target, tap};
 use crate::proxy::{Part, Proxy, Spoil};
 
 /// What each of these is to the kernel: its own words when a connection is lost and made again.
-const RECONNECTS: [&str; 12] = [
+const RECONNECTS: [&str; 17] = [
     "starting error recovery",
     "Reconnecting in ",
     "Successfully reconnected",
@@ -23,8 +23,13 @@ const RECONNECTS: [&str; 12] = [
     "reading non-mdts-limits failed",
     "failed to connect socket",
     "Connect command failed",
-    // A cut while it looks for what may have changed.
-    "Identify namespace failed (-4)",
+    // A cut while it looks for what may have changed, or sets a queue up.
+    "failed (-4)",
+    "Could not set queue count",
+    "failed to connect queue",
+    "failed nvme_keep_alive_end_io",
+    "receive failed",
+    "ANA log",
 ];
 /// And when a digest is wrong.
 const DIGESTS: [&str; 6] = [
