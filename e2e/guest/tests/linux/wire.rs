@@ -24,7 +24,7 @@ const RECONNECTS: [&str; 17] = [
     "failed to connect socket",
     "Connect command failed",
     // A cut while it looks for what may have changed, or sets a queue up.
-    "failed (-4)",
+    "Identify ",
     "Could not set queue count",
     "failed to connect queue",
     "failed nvme_keep_alive_end_io",
