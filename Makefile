@@ -14,7 +14,7 @@ CLUSTER ?= --lib --bins --test t1_tour --test t2_raw_block --test t3_kills --tes
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo down test check unit local guest cluster long machine fuzz recoveries soak full idle bench crds images tools packages deny lab toolchain binaries
+.PHONY: help demo down test check unit local guest reconnects cluster long machine fuzz recoveries soak full idle bench crds images tools packages deny lab toolchain binaries
 
 help: ## list these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,7 @@ test: packages ## all that CI runs: check, local, guest and cluster tiers
 full: test ## make test, fuzzing, what takes long on a cluster, and the lab's own tests (it leaves nothing behind)
 	sh e2e/beside.sh 'sh e2e/stage.sh "fuzz: every decoder" $(MAKE) fuzz' \
 	  sh e2e/stage.sh "cluster tier, the long ones: figures, growth" $(MAKE) long
+	sh e2e/stage.sh "guest tier: a hundred reconnects" $(MAKE) reconnects
 	sh e2e/stage.sh "lab: brought up, killed, taken down" $(MAKE) machine
 
 recoveries: ## 100,000 recoveries of the slice store after deaths and power cuts (minutes)
@@ -70,6 +71,9 @@ cluster: lab binaries ## the tour, kills, bad input and figures on a real cluste
 
 long: ## the tests on a real cluster that take longest: figures, growth
 	$(MAKE) cluster CLUSTER='--test t6_figures --test t7_expand'
+
+reconnects: binaries ## a hundred cut connections of a Linux kernel under verified writes
+	WEFT_BIN=$(CURDIR)/$(OUT) $(CARGO) test --locked -p weft-guest --test linux -- --ignored --test-threads=1 --nocapture
 
 machine: ## the lab's own tests (root, and the machine for themselves)
 	$(CARGO) test --locked -p weft-lab --features machine --test lab -- --nocapture
