@@ -1,6 +1,7 @@
 use crate::DiskError;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use futures::future::BoxFuture;
 
 /// Bytes in a block: the unit of every address and length, and the atom that a disk keeps untorn.
 pub const BLOCK: u64 = 4096;
@@ -26,7 +27,13 @@ pub struct Stamp {
     pub checkpoint: u64,
 }
 
+/// What a request for a change comes to.
+pub type Answer<'a> = BoxFuture<'a, Result<(), DiskError>>;
+
 /// Anything that stores blocks. See the crate's I/O model.
+///
+/// What stores blocks takes changes with their stamp: only a slice keeps stamps, and only what leads
+/// to one passes them on; any other disk has no use for them. The forms without a stamp say nothing.
 #[async_trait]
 pub trait Disk: Send + Sync {
     /// Bytes, a multiple of [`BLOCK`]. May grow; never shrinks.
@@ -36,51 +43,51 @@ pub trait Disk: Send + Sync {
     async fn read(&self, offset: u64, into: &mut BytesMut) -> Result<(), DiskError>;
 
     /// Writes `data` at `offset`.
-    async fn write(&self, offset: u64, data: Bytes, mode: Write) -> Result<(), DiskError>;
-
-    /// Makes every write acknowledged before this call durable.
-    async fn flush(&self) -> Result<(), DiskError>;
-
-    /// Makes the range read as zeros; frees what it can.
-    async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError>;
-
-    /// Says that the range is not needed; afterwards it reads as zeros or as before.
-    async fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError>;
-
-    /// [`Disk::write`] with what the engine says of it. Only a slice keeps stamps, and only what
-    /// leads to one passes them on; any other disk has no use for them.
     async fn write_stamped(
         &self,
         offset: u64,
         data: Bytes,
         mode: Write,
-        _stamp: Stamp,
-    ) -> Result<(), DiskError> {
-        self.write(offset, data, mode).await
-    }
+        stamp: Stamp,
+    ) -> Result<(), DiskError>;
 
-    /// [`Disk::flush`]; of its stamp only the checkpoint counts.
-    async fn flush_stamped(&self, _stamp: Stamp) -> Result<(), DiskError> {
-        self.flush().await
-    }
+    /// Makes every write acknowledged before this call durable. Of the stamp only the checkpoint
+    /// counts.
+    async fn flush_stamped(&self, stamp: Stamp) -> Result<(), DiskError>;
 
-    /// [`Disk::write_zeroes`] with what the engine says of it.
+    /// Makes the range read as zeros; frees what it can.
     async fn write_zeroes_stamped(
         &self,
         offset: u64,
         length: u64,
-        _stamp: Stamp,
-    ) -> Result<(), DiskError> {
-        self.write_zeroes(offset, length).await
-    }
+        stamp: Stamp,
+    ) -> Result<(), DiskError>;
 
-    /// [`Disk::discard`] with what the engine says of it.
+    /// Says that the range is not needed; afterwards it reads as zeros or as before.
     async fn discard_stamped(
         &self,
         offset: u64,
         length: u64,
-        _stamp: Stamp,
-    ) -> Result<(), DiskError> {
-        self.discard(offset, length).await
+        stamp: Stamp,
+    ) -> Result<(), DiskError>;
+
+    /// [`Disk::write_stamped`] that says nothing.
+    fn write(&self, offset: u64, data: Bytes, mode: Write) -> Answer<'_> {
+        self.write_stamped(offset, data, mode, Stamp::default())
+    }
+
+    /// [`Disk::flush_stamped`] that says nothing.
+    fn flush(&self) -> Answer<'_> {
+        self.flush_stamped(Stamp::default())
+    }
+
+    /// [`Disk::write_zeroes_stamped`] that says nothing.
+    fn write_zeroes(&self, offset: u64, length: u64) -> Answer<'_> {
+        self.write_zeroes_stamped(offset, length, Stamp::default())
+    }
+
+    /// [`Disk::discard_stamped`] that says nothing.
+    fn discard(&self, offset: u64, length: u64) -> Answer<'_> {
+        self.discard_stamped(offset, length, Stamp::default())
     }
 }

@@ -138,24 +138,6 @@ impl Disk for FaultDisk {
         answer(self.inner.read(offset, into).await, lie)
     }
 
-    async fn write(&self, offset: u64, data: Bytes, mode: Write) -> Result<(), DiskError> {
-        self.write_stamped(offset, data, mode, Stamp::default())
-            .await
-    }
-
-    async fn flush(&self) -> Result<(), DiskError> {
-        self.flush_stamped(Stamp::default()).await
-    }
-
-    async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
-        self.write_zeroes_stamped(offset, length, Stamp::default())
-            .await
-    }
-
-    async fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError> {
-        self.discard_stamped(offset, length, Stamp::default()).await
-    }
-
     async fn write_stamped(
         &self,
         offset: u64,

@@ -33,7 +33,7 @@ mod threaded;
 mod uring;
 
 pub use aligned::AlignedBuf;
-pub use disk::{BLOCK, Disk, Stamp, Write};
+pub use disk::{Answer, BLOCK, Disk, Stamp, Write};
 pub use error::{DiskError, ErrorKind};
 pub use fault::{Fault, FaultDisk, Operation, Request};
 pub use fault_medium::{FaultMedium, Harm};

@@ -1,5 +1,5 @@
 use crate::medium::check;
-use crate::{Disk, DiskError, Medium, Write};
+use crate::{Disk, DiskError, Medium, Stamp, Write};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -91,19 +91,30 @@ impl Disk for MemoryDisk {
         self.read_at(offset, into)
     }
 
-    async fn write(&self, offset: u64, data: Bytes, mode: Write) -> Result<(), DiskError> {
+    async fn write_stamped(
+        &self,
+        offset: u64,
+        data: Bytes,
+        mode: Write,
+        _: Stamp,
+    ) -> Result<(), DiskError> {
         self.write_at(offset, &data, mode)
     }
 
-    async fn flush(&self) -> Result<(), DiskError> {
+    async fn flush_stamped(&self, _: Stamp) -> Result<(), DiskError> {
         Ok(())
     }
 
-    async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+    async fn write_zeroes_stamped(
+        &self,
+        offset: u64,
+        length: u64,
+        _: Stamp,
+    ) -> Result<(), DiskError> {
         self.zero_at(offset, length)
     }
 
-    async fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+    async fn discard_stamped(&self, offset: u64, length: u64, _: Stamp) -> Result<(), DiskError> {
         self.discard_at(offset, length)
     }
 }

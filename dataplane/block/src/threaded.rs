@@ -1,5 +1,5 @@
 use crate::medium::check;
-use crate::{Disk, DiskError, ErrorKind, Medium, Write};
+use crate::{Disk, DiskError, ErrorKind, Medium, Stamp, Write};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
@@ -54,7 +54,13 @@ impl<M: Medium + ?Sized> Disk for ThreadedDisk<M> {
         done
     }
 
-    async fn write(&self, offset: u64, data: Bytes, mode: Write) -> Result<(), DiskError> {
+    async fn write_stamped(
+        &self,
+        offset: u64,
+        data: Bytes,
+        mode: Write,
+        _: Stamp,
+    ) -> Result<(), DiskError> {
         check("write", self.size(), offset, data.len() as u64)?;
         if self.0.is_asynchronous() {
             return self.0.write_async(offset, data, mode).await;
@@ -63,19 +69,24 @@ impl<M: Medium + ?Sized> Disk for ThreadedDisk<M> {
             .await
     }
 
-    async fn flush(&self) -> Result<(), DiskError> {
+    async fn flush_stamped(&self, _: Stamp) -> Result<(), DiskError> {
         if self.0.is_asynchronous() {
             return self.0.flush_async().await;
         }
         self.run(|medium| medium.flush()).await
     }
 
-    async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+    async fn write_zeroes_stamped(
+        &self,
+        offset: u64,
+        length: u64,
+        _: Stamp,
+    ) -> Result<(), DiskError> {
         check("write zeroes", self.size(), offset, length)?;
         self.run(move |medium| medium.zero_at(offset, length)).await
     }
 
-    async fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+    async fn discard_stamped(&self, offset: u64, length: u64, _: Stamp) -> Result<(), DiskError> {
         check("discard", self.size(), offset, length)?;
         self.run(move |medium| medium.discard_at(offset, length))
             .await

@@ -205,24 +205,6 @@ impl Disk for FencedDisk {
         self.store.read(&self.slice, offset, into, permit).await
     }
 
-    async fn write(&self, offset: u64, data: Bytes, mode: Write) -> Result<(), DiskError> {
-        self.write_stamped(offset, data, mode, Stamp::default())
-            .await
-    }
-
-    async fn flush(&self) -> Result<(), DiskError> {
-        self.flush_stamped(Stamp::default()).await
-    }
-
-    async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
-        self.write_zeroes_stamped(offset, length, Stamp::default())
-            .await
-    }
-
-    async fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError> {
-        self.discard_stamped(offset, length, Stamp::default()).await
-    }
-
     async fn write_stamped(
         &self,
         offset: u64,
@@ -283,19 +265,30 @@ impl Disk for InspectedDisk {
         Err(only_inspected())
     }
 
-    async fn write(&self, _offset: u64, _data: Bytes, _mode: Write) -> Result<(), DiskError> {
+    async fn write_stamped(
+        &self,
+        _offset: u64,
+        _data: Bytes,
+        _mode: Write,
+        _: Stamp,
+    ) -> Result<(), DiskError> {
         Err(only_inspected())
     }
 
-    async fn flush(&self) -> Result<(), DiskError> {
+    async fn flush_stamped(&self, _: Stamp) -> Result<(), DiskError> {
         Err(only_inspected())
     }
 
-    async fn write_zeroes(&self, _offset: u64, _length: u64) -> Result<(), DiskError> {
+    async fn write_zeroes_stamped(
+        &self,
+        _offset: u64,
+        _length: u64,
+        _: Stamp,
+    ) -> Result<(), DiskError> {
         Err(only_inspected())
     }
 
-    async fn discard(&self, _offset: u64, _length: u64) -> Result<(), DiskError> {
+    async fn discard_stamped(&self, _offset: u64, _length: u64, _: Stamp) -> Result<(), DiskError> {
         Err(only_inspected())
     }
 }

@@ -278,7 +278,7 @@ mod tests {
     use std::task::Poll;
     use tokio_test::task;
     use uuid::Uuid;
-    use weft_block::{DiskError, Write};
+    use weft_block::{DiskError, Stamp, Write};
     use weft_spec::ids::{Boot, Term};
 
     struct Nothing;
@@ -291,16 +291,22 @@ mod tests {
         async fn read(&self, _: u64, _: &mut BytesMut) -> Result<(), DiskError> {
             Ok(())
         }
-        async fn write(&self, _: u64, _: Bytes, _: Write) -> Result<(), DiskError> {
+        async fn write_stamped(
+            &self,
+            _: u64,
+            _: Bytes,
+            _: Write,
+            _: Stamp,
+        ) -> Result<(), DiskError> {
             Ok(())
         }
-        async fn flush(&self) -> Result<(), DiskError> {
+        async fn flush_stamped(&self, _: Stamp) -> Result<(), DiskError> {
             Ok(())
         }
-        async fn write_zeroes(&self, _: u64, _: u64) -> Result<(), DiskError> {
+        async fn write_zeroes_stamped(&self, _: u64, _: u64, _: Stamp) -> Result<(), DiskError> {
             Ok(())
         }
-        async fn discard(&self, _: u64, _: u64) -> Result<(), DiskError> {
+        async fn discard_stamped(&self, _: u64, _: u64, _: Stamp) -> Result<(), DiskError> {
             Ok(())
         }
     }

@@ -256,7 +256,7 @@ mod tests {
     use super::*;
     use async_trait::async_trait;
     use std::collections::VecDeque;
-    use weft_block::{Fault, FaultDisk, MemoryDisk};
+    use weft_block::{Fault, FaultDisk, MemoryDisk, Stamp};
 
     /// Answers each request with the next of its list, then with success.
     #[derive(Default)]
@@ -293,16 +293,22 @@ mod tests {
             into.fill(7);
             self.next()
         }
-        async fn write(&self, _: u64, _: Bytes, _: Write) -> Result<(), DiskError> {
+        async fn write_stamped(
+            &self,
+            _: u64,
+            _: Bytes,
+            _: Write,
+            _: Stamp,
+        ) -> Result<(), DiskError> {
             self.next()
         }
-        async fn flush(&self) -> Result<(), DiskError> {
+        async fn flush_stamped(&self, _: Stamp) -> Result<(), DiskError> {
             self.next()
         }
-        async fn write_zeroes(&self, _: u64, _: u64) -> Result<(), DiskError> {
+        async fn write_zeroes_stamped(&self, _: u64, _: u64, _: Stamp) -> Result<(), DiskError> {
             self.next()
         }
-        async fn discard(&self, _: u64, _: u64) -> Result<(), DiskError> {
+        async fn discard_stamped(&self, _: u64, _: u64, _: Stamp) -> Result<(), DiskError> {
             self.next()
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use weft_block::{Disk, DiskError, FileMedium, Io, MemoryDisk, ThreadedDisk, Write};
+use weft_block::{Disk, DiskError, FileMedium, Io, MemoryDisk, Stamp, ThreadedDisk, Write};
 use weft_transport::{
     Admission, ConnectOptions, ConnectRequest, Export, Gate, Limits, ReconnectingDisk, Refusal,
     RemoteDisk, polling, serve,
@@ -119,16 +119,27 @@ impl Disk for NullDisk {
     async fn read(&self, _offset: u64, _into: &mut BytesMut) -> Result<(), DiskError> {
         Ok(())
     }
-    async fn write(&self, _offset: u64, _data: Bytes, _mode: Write) -> Result<(), DiskError> {
+    async fn write_stamped(
+        &self,
+        _offset: u64,
+        _data: Bytes,
+        _mode: Write,
+        _: Stamp,
+    ) -> Result<(), DiskError> {
         Ok(())
     }
-    async fn flush(&self) -> Result<(), DiskError> {
+    async fn flush_stamped(&self, _: Stamp) -> Result<(), DiskError> {
         Ok(())
     }
-    async fn write_zeroes(&self, _offset: u64, _length: u64) -> Result<(), DiskError> {
+    async fn write_zeroes_stamped(
+        &self,
+        _offset: u64,
+        _length: u64,
+        _: Stamp,
+    ) -> Result<(), DiskError> {
         Ok(())
     }
-    async fn discard(&self, _offset: u64, _length: u64) -> Result<(), DiskError> {
+    async fn discard_stamped(&self, _offset: u64, _length: u64, _: Stamp) -> Result<(), DiskError> {
         Ok(())
     }
 }

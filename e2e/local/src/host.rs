@@ -18,6 +18,19 @@ const PIECES: u64 = 8;
 /// Bytes of a piece: larger than one chunk of a drive, so that it can tear.
 const PIECE: u64 = 24 * BLOCK;
 
+/// Connects, however often that takes.
+///
+/// # Panics
+/// When nobody has admitted it within the deadline of every wait.
+pub async fn attach(options: ConnectOptions) -> Arc<ReconnectingDisk> {
+    let disk = ReconnectingDisk::start(options, None);
+    let mut state = disk.state();
+    let connected = state.wait_for(|state| state.connected);
+    let seen = crate::wait::within("an association", connected).await;
+    drop(seen.expect("the disk lives"));
+    disk
+}
+
 /// A host under load.
 pub struct Host {
     /// Its disk.

@@ -1,8 +1,9 @@
 //! The drive's process is killed, and nothing else: whatever it acknowledged is there again,
 //! flushed or not. Judged by the oracle, block by block.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use weft_block::Disk;
+use weft_e2e_local::host::attach;
 use weft_e2e_local::namespace;
 use weft_e2e_local::process::Role;
 use weft_e2e_local::setup::Setup;
@@ -30,7 +31,7 @@ fn a_drive_killed_alone_has_everything_that_it_acknowledged() {
             let disk = connect(&setup, kill + 1).await;
             let mut killed = false;
             let workload = Workload::new(kill, BLOCKS, u64::MAX);
-            let report = workload.run(&disk, &history, |report| {
+            let report = workload.run(&*disk, &history, |report| {
                 // In the middle of what is under way.
                 if report.done >= BEFORE && !killed {
                     drive.kill_worker();
@@ -43,15 +44,16 @@ fn a_drive_killed_alone_has_everything_that_it_acknowledged() {
             assert!(report.done >= BEFORE);
             answered += report.done;
             let disk = connect(&setup, kill + 1).await;
-            let look = within("a look at everything", workload.look(&disk, &history)).await;
+            let look = within("a look at everything", workload.look(&*disk, &history)).await;
             assert_eq!((look.failed, look.violations), (0, vec![]), "kill {kill}");
         }
         println!("{answered} requests answered, {KILLS} kills");
     });
 }
 
-/// As an engine of one boot each, which needs no state but its number.
-async fn connect(setup: &Setup, boot: u64) -> RemoteDisk {
+/// As an engine of one boot each, which needs no state but its number. Once: what is under way when
+/// the drive dies fails.
+async fn connect(setup: &Setup, boot: u64) -> Arc<RemoteDisk> {
     let fence = FencePair {
         term: Term(1),
         boot: Boot(boot),
@@ -63,17 +65,8 @@ async fn connect(setup: &Setup, boot: u64) -> RemoteDisk {
         host.expose(),
         host.host_id(),
     );
-    let began = std::time::Instant::now();
-    loop {
-        match RemoteDisk::connect(options.clone()).await {
-            Ok(disk) => {
-                assert!(disk.size() >= BLOCKS * weft_block::BLOCK);
-                return disk;
-            }
-            Err(error) if began.elapsed() > weft_e2e_local::wait::DEADLINE => {
-                panic!("the drive does not serve: {error}")
-            }
-            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
-        }
-    }
+    let disk = attach(options).await.current();
+    let disk = disk.expect("the association of now");
+    assert!(disk.size() >= BLOCKS * weft_block::BLOCK);
+    disk
 }

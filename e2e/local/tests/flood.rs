@@ -11,12 +11,13 @@ use bytes::BytesMut;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpSocket, TcpStream};
 use weft_block::Disk;
+use weft_e2e_local::host::attach;
 use weft_e2e_local::namespace;
 use weft_e2e_local::process::Role;
 use weft_e2e_local::setup::{Setup, VOLUME_SIZE};
 use weft_e2e_local::usage::Usage;
 use weft_e2e_local::wire::icreq;
-use weft_transport::RemoteDisk;
+use weft_transport::ReconnectingDisk;
 
 /// Half of them send nothing, the others one byte or a greeting.
 const CONNECTIONS: u32 = 10_000;
@@ -41,7 +42,9 @@ fn a_flood_of_half_open_connections_leaves_an_attached_host_its_throughput() {
     let _drive = setup.start_drive(Role::Supervised);
     let engine = setup.start_engine(1, Role::Supervised);
     namespace::runtime().block_on(async {
-        let disk = attached(&setup).await;
+        let disk = attach(setup.host_options(1)).await;
+        let mut state = disk.state();
+        state.mark_unchanged();
         let done = Arc::new(AtomicU64::new(0));
         let ended = Arc::new(AtomicBool::new(false));
         let workers: Vec<_> = (0..DEPTH)
@@ -70,6 +73,8 @@ fn a_flood_of_half_open_connections_leaves_an_attached_host_its_throughput() {
             after.pss
         );
         assert_eq!(held.len(), CONNECTIONS as usize);
+        let changed = state.has_changed().expect("the disk lives");
+        assert!(!changed, "the attached host lost its association");
         assert!(ratio >= 0.9, "only {:.1} % of the throughput", ratio * 100.0);
         assert!(
             after.pss <= before.pss + GROWTH,
@@ -78,7 +83,7 @@ fn a_flood_of_half_open_connections_leaves_an_attached_host_its_throughput() {
             after.pss
         );
         // Whoever has something to say is still let in.
-        drop(attached(&setup).await);
+        drop(attach(setup.host_options(1)).await);
     });
 }
 
@@ -91,20 +96,12 @@ fn raise_descriptors() {
     setrlimit(Resource::Nofile, wanted).expect("descriptors for all connections");
 }
 
-async fn attached(setup: &Setup) -> Arc<RemoteDisk> {
-    let began = Instant::now();
-    loop {
-        match RemoteDisk::connect(setup.host_options(1)).await {
-            Ok(disk) => return Arc::new(disk),
-            Err(error) if began.elapsed() > Duration::from_secs(30) => {
-                panic!("not admitted: {error}")
-            }
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    }
-}
-
-async fn work(disk: Arc<RemoteDisk>, seed: usize, done: Arc<AtomicU64>, ended: Arc<AtomicBool>) {
+async fn work(
+    disk: Arc<ReconnectingDisk>,
+    seed: usize,
+    done: Arc<AtomicU64>,
+    ended: Arc<AtomicBool>,
+) {
     let mut block = seed as u64;
     let mut buffer = BytesMut::zeroed(BLOCK);
     while !ended.load(Ordering::Relaxed) {

@@ -2,13 +2,12 @@
 
 use rustix::process::Pid;
 use std::time::Duration;
-use weft_e2e_local::host::Host;
+use weft_e2e_local::host::{Host, attach};
 use weft_e2e_local::namespace;
 use weft_e2e_local::process::{Process, Role};
 use weft_e2e_local::setup::Setup;
 use weft_e2e_local::usage::Usage;
 use weft_e2e_local::wait::until;
-use weft_transport::ReconnectingDisk;
 
 /// Resident at most, shared pages counted in parts, KiB.
 const MEMORY: u64 = 8 * 1024;
@@ -31,13 +30,7 @@ fn an_idle_drive_and_an_idle_engine_are_small_and_sleep() {
         host.finish().await.expect("a host at work");
     });
     measure("unattached", &[&drive, &engine]);
-    let attached = runtime.block_on(async {
-        let disk = ReconnectingDisk::start(setup.host_options(1), None);
-        let mut state = disk.state();
-        let connected = state.wait_for(|state| state.connected);
-        drop(connected.await.expect("the disk lives"));
-        disk
-    });
+    let attached = runtime.block_on(attach(setup.host_options(1)));
     // The runtime keeps the association alive on a thread of its own meanwhile.
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     std::thread::scope(|scope| {

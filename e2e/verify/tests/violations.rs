@@ -8,7 +8,9 @@
 use bytes::{Bytes, BytesMut};
 use std::sync::{Arc, Mutex};
 use uuid::Uuid;
-use weft_block::{BLOCK, Disk, ErrorKind, Fault, FaultDisk, Medium, MemoryDisk, Operation, Write};
+use weft_block::{
+    BLOCK, Disk, ErrorKind, Fault, FaultDisk, Medium, MemoryDisk, Operation, Stamp, Write,
+};
 use weft_verify::block::{Block, BlockNumber, Sequence, VolumeMark, Writer};
 use weft_verify::history::Beginning;
 use weft_verify::{History, Violation, Workload};
@@ -307,11 +309,12 @@ impl Disk for Forgetful {
     async fn read(&self, offset: u64, into: &mut BytesMut) -> Result<(), weft_block::DiskError> {
         self.memory.read_at(offset, into)
     }
-    async fn write(
+    async fn write_stamped(
         &self,
         offset: u64,
         data: Bytes,
         mode: Write,
+        _: Stamp,
     ) -> Result<(), weft_block::DiskError> {
         let number = self
             .writes
@@ -321,13 +324,23 @@ impl Disk for Forgetful {
             _ => self.memory.write_at(offset, &data, mode),
         }
     }
-    async fn flush(&self) -> Result<(), weft_block::DiskError> {
+    async fn flush_stamped(&self, _: Stamp) -> Result<(), weft_block::DiskError> {
         Ok(())
     }
-    async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), weft_block::DiskError> {
+    async fn write_zeroes_stamped(
+        &self,
+        offset: u64,
+        length: u64,
+        _: Stamp,
+    ) -> Result<(), weft_block::DiskError> {
         self.memory.zero_at(offset, length)
     }
-    async fn discard(&self, offset: u64, length: u64) -> Result<(), weft_block::DiskError> {
+    async fn discard_stamped(
+        &self,
+        offset: u64,
+        length: u64,
+        _: Stamp,
+    ) -> Result<(), weft_block::DiskError> {
         self.memory.discard_at(offset, length)
     }
 }

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio_util::sync::CancellationToken;
-use weft_block::{BLOCK, Disk, DiskError, ErrorKind, Write};
+use weft_block::{BLOCK, Disk, DiskError, ErrorKind, Stamp, Write};
 
 /// A slice as the bottom of a volume.
 pub struct Slice {
@@ -72,24 +72,35 @@ impl Disk for Slice {
         self.unless_fenced(answer).await
     }
 
-    async fn write(&self, offset: u64, data: Bytes, mode: Write) -> Result<(), DiskError> {
+    async fn write_stamped(
+        &self,
+        offset: u64,
+        data: Bytes,
+        mode: Write,
+        _: Stamp,
+    ) -> Result<(), DiskError> {
         self.check(offset, data.len() as u64)?;
         let answer = self.below.write(offset, data, mode).await;
         self.unless_fenced(answer).await
     }
 
-    async fn flush(&self) -> Result<(), DiskError> {
+    async fn flush_stamped(&self, _: Stamp) -> Result<(), DiskError> {
         let answer = self.below.flush().await;
         self.unless_fenced(answer).await
     }
 
-    async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+    async fn write_zeroes_stamped(
+        &self,
+        offset: u64,
+        length: u64,
+        _: Stamp,
+    ) -> Result<(), DiskError> {
         self.check(offset, length)?;
         let answer = self.below.write_zeroes(offset, length).await;
         self.unless_fenced(answer).await
     }
 
-    async fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+    async fn discard_stamped(&self, offset: u64, length: u64, _: Stamp) -> Result<(), DiskError> {
         self.check(offset, length)?;
         let answer = self.below.discard(offset, length).await;
         self.unless_fenced(answer).await
@@ -126,16 +137,22 @@ mod tests {
         async fn read(&self, _: u64, _: &mut BytesMut) -> Result<(), DiskError> {
             self.answer()
         }
-        async fn write(&self, _: u64, _: Bytes, _: Write) -> Result<(), DiskError> {
+        async fn write_stamped(
+            &self,
+            _: u64,
+            _: Bytes,
+            _: Write,
+            _: Stamp,
+        ) -> Result<(), DiskError> {
             self.answer()
         }
-        async fn flush(&self) -> Result<(), DiskError> {
+        async fn flush_stamped(&self, _: Stamp) -> Result<(), DiskError> {
             self.answer()
         }
-        async fn write_zeroes(&self, _: u64, _: u64) -> Result<(), DiskError> {
+        async fn write_zeroes_stamped(&self, _: u64, _: u64, _: Stamp) -> Result<(), DiskError> {
             self.answer()
         }
-        async fn discard(&self, _: u64, _: u64) -> Result<(), DiskError> {
+        async fn discard_stamped(&self, _: u64, _: u64, _: Stamp) -> Result<(), DiskError> {
             self.answer()
         }
     }

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
-use weft_block::{Disk, DiskError, ErrorKind, MemoryDisk, Write};
+use weft_block::{Disk, DiskError, ErrorKind, MemoryDisk, Stamp, Write};
 use weft_control::client::Client;
 use weft_control::server::{Handler, Reply, Request};
 use weft_control::tls::{Fingerprint, Identity, fingerprint};
@@ -186,7 +186,13 @@ impl Disk for DriveDisk {
         self.0.answer()?;
         Disk::read(&self.0.bytes, offset, into).await
     }
-    async fn write(&self, offset: u64, data: Bytes, mode: Write) -> Result<(), DiskError> {
+    async fn write_stamped(
+        &self,
+        offset: u64,
+        data: Bytes,
+        mode: Write,
+        _: Stamp,
+    ) -> Result<(), DiskError> {
         self.0
             .holds
             .subscribe()
@@ -196,14 +202,19 @@ impl Disk for DriveDisk {
         self.0.answer()?;
         Disk::write(&self.0.bytes, offset, data, mode).await
     }
-    async fn flush(&self) -> Result<(), DiskError> {
+    async fn flush_stamped(&self, _: Stamp) -> Result<(), DiskError> {
         self.0.answer()
     }
-    async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+    async fn write_zeroes_stamped(
+        &self,
+        offset: u64,
+        length: u64,
+        _: Stamp,
+    ) -> Result<(), DiskError> {
         self.0.answer()?;
         Disk::write_zeroes(&self.0.bytes, offset, length).await
     }
-    async fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+    async fn discard_stamped(&self, offset: u64, length: u64, _: Stamp) -> Result<(), DiskError> {
         self.0.answer()?;
         Disk::discard(&self.0.bytes, offset, length).await
     }

@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use weft_block::{Disk, DiskError, MemoryDisk, Write};
+use weft_block::{Disk, DiskError, MemoryDisk, Stamp, Write};
 use weft_transport::{
     Admission, ConnectOptions, ConnectRequest, Discovery, DiscoveryRecord, Events, Export, Gate,
     Limits, Refusal, Vendor, VendorError, serve,
@@ -249,18 +249,29 @@ impl Disk for Held {
     async fn read(&self, offset: u64, into: &mut BytesMut) -> Result<(), DiskError> {
         self.disk.read(offset, into).await
     }
-    async fn write(&self, offset: u64, data: Bytes, mode: Write) -> Result<(), DiskError> {
+    async fn write_stamped(
+        &self,
+        offset: u64,
+        data: Bytes,
+        mode: Write,
+        _: Stamp,
+    ) -> Result<(), DiskError> {
         self.arrived.fetch_add(1, Ordering::SeqCst);
         self.pass.acquire().await.unwrap().forget();
         self.disk.write(offset, data, mode).await
     }
-    async fn flush(&self) -> Result<(), DiskError> {
+    async fn flush_stamped(&self, _: Stamp) -> Result<(), DiskError> {
         self.disk.flush().await
     }
-    async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+    async fn write_zeroes_stamped(
+        &self,
+        offset: u64,
+        length: u64,
+        _: Stamp,
+    ) -> Result<(), DiskError> {
         self.disk.write_zeroes(offset, length).await
     }
-    async fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+    async fn discard_stamped(&self, offset: u64, length: u64, _: Stamp) -> Result<(), DiskError> {
         self.disk.discard(offset, length).await
     }
 }
@@ -292,16 +303,27 @@ impl Disk for Growing {
     async fn read(&self, offset: u64, into: &mut BytesMut) -> Result<(), DiskError> {
         self.disk.read(offset, into).await
     }
-    async fn write(&self, offset: u64, data: Bytes, mode: Write) -> Result<(), DiskError> {
+    async fn write_stamped(
+        &self,
+        offset: u64,
+        data: Bytes,
+        mode: Write,
+        _: Stamp,
+    ) -> Result<(), DiskError> {
         self.disk.write(offset, data, mode).await
     }
-    async fn flush(&self) -> Result<(), DiskError> {
+    async fn flush_stamped(&self, _: Stamp) -> Result<(), DiskError> {
         self.disk.flush().await
     }
-    async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+    async fn write_zeroes_stamped(
+        &self,
+        offset: u64,
+        length: u64,
+        _: Stamp,
+    ) -> Result<(), DiskError> {
         self.disk.write_zeroes(offset, length).await
     }
-    async fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+    async fn discard_stamped(&self, offset: u64, length: u64, _: Stamp) -> Result<(), DiskError> {
         self.disk.discard(offset, length).await
     }
 }

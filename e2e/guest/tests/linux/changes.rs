@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use weft_block::{Disk, DiskError, MemoryDisk, Write};
+use weft_block::{Disk, DiskError, MemoryDisk, Stamp, Write};
 use weft_e2e_local::namespace;
 use weft_transport::{Admission, AnaState, ConnectRequest, Events, Export, Gate, Limits, Refusal};
 
@@ -51,8 +51,7 @@ for n in $(seq 10); do
   until_so '[ "$(ana)" = inaccessible ]'
   dd if=/tmp/f of=$D bs=64k oflag=direct 2>/dev/null &
   W=$!
-  sleep 0.3
-  kill -0 $W
+  waits $W
   tell "waiting$n"
   wait $W
   [ "$(ana)" = optimized ]
@@ -183,16 +182,27 @@ impl Disk for Growing {
     async fn read(&self, offset: u64, into: &mut BytesMut) -> Result<(), DiskError> {
         self.memory.read(offset, into).await
     }
-    async fn write(&self, offset: u64, data: Bytes, mode: Write) -> Result<(), DiskError> {
+    async fn write_stamped(
+        &self,
+        offset: u64,
+        data: Bytes,
+        mode: Write,
+        _: Stamp,
+    ) -> Result<(), DiskError> {
         self.memory.write(offset, data, mode).await
     }
-    async fn flush(&self) -> Result<(), DiskError> {
+    async fn flush_stamped(&self, _: Stamp) -> Result<(), DiskError> {
         self.memory.flush().await
     }
-    async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+    async fn write_zeroes_stamped(
+        &self,
+        offset: u64,
+        length: u64,
+        _: Stamp,
+    ) -> Result<(), DiskError> {
         self.memory.write_zeroes(offset, length).await
     }
-    async fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+    async fn discard_stamped(&self, offset: u64, length: u64, _: Stamp) -> Result<(), DiskError> {
         self.memory.discard(offset, length).await
     }
 }

@@ -60,8 +60,7 @@ await gone
 until_so '[ "$(ana)" = inaccessible ]'
 dd if=/tmp/f of=$D bs=128k oflag=direct 2>/dev/null &
 W=$!
-sleep 3
-kill -0 $W
+waits $W
 tell waiting
 await back
 wait $W

@@ -22,13 +22,14 @@ say() { echo "[$(cut -d' ' -f1 /proc/uptime)] $*"; }
 host() { nvme "$@" --hostnqn="$HOSTNQN" --hostid="$HOSTID"; }
 connect() {
   host connect -t tcp -a "$TARGET" -s "$PORT" -n "$NQN" -i 1 --reconnect-delay=1 "$@"
-  for _ in $(seq 100); do D=$(ls /dev/nvme*n1 2>/dev/null | head -1) || true; [ -b "${D:-/none}" ] && return 0; sleep 0.1; done
-  echo "no namespace appeared"; return 1
+  until_so 'D=$(ls /dev/nvme*n1 2>/dev/null | head -1); [ -b "${D:-/none}" ]'
 }
 tell() { touch "$SHARE/$1"; }
 heard() { [ -e "$SHARE/$1" ]; }
 until_so() { for _ in $(seq 600); do eval "$1" && return 0; sleep 0.1; done; echo "never so: $1"; return 1; }
 await() { until_so "heard $1"; }
+# The process is in the kernel, uninterruptibly: its request has neither been done nor failed.
+waits() { until_so "[ \"\$(cut -d' ' -f3 /proc/$1/stat)\" = D ]"; }
 state() { cat /sys/class/nvme/nvme0/state; }
 ana() { cat /sys/block/nvme0c0n1/ana_state; }
 "#;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::task::JoinHandle;
 use uuid::Uuid;
+use weft_e2e_local::host::attach;
 use weft_e2e_local::wait::{until_async, within};
 use weft_transport::{ConnectOptions, ReconnectingDisk};
 use weft_verify::block::VolumeMark;
@@ -46,7 +47,7 @@ done
 tell serving
 n=0
 while :; do
-  while ! heard "order$n"; do sleep 0.1; done
+  await "order$n"
   . "$SHARE/order$n"
   tell "done$n"
   n=$((n + 1))
@@ -119,11 +120,7 @@ impl Load {
     pub async fn start(options: ConnectOptions, seed: u64) -> Self {
         /// Blocks: few enough for requests to meet.
         const BLOCKS: u64 = 2048;
-        let disk = ReconnectingDisk::start(options, None);
-        let mut state = disk.state();
-        let connected = state.wait_for(|now| now.connected);
-        let connected = within("the first association", connected).await.map(drop);
-        connected.expect("the disk is there");
+        let disk = attach(options).await;
         let (stop, done) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let (user, enough, count) = (disk.clone(), stop.clone(), done.clone());
         let task = tokio::spawn(async move {

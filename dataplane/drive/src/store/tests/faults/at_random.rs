@@ -162,28 +162,26 @@ impl World {
     }
 
     /// Ends the store, in order if it can, and opens it again.
-    async fn again(&mut self, in_order: bool) {
+    async fn again(self, in_order: bool) -> Self {
+        let Self { store, slice, .. } = self;
         if in_order {
-            self.store.close().await.unwrap();
+            store.close().await.unwrap();
         }
-        let uid = self.slice.uid();
-        let other = Arc::new(MemoryDisk::new(SMALLEST));
-        let placeholder: Arc<dyn Medium> = other;
-        let other = open(&placeholder).unwrap();
-        let slice = other.allocate(uid, request(SIZE)).await.unwrap();
-        drop(std::mem::replace(&mut self.slice, slice));
-        end(std::mem::replace(&mut self.store, other)).await;
-        self.store = open_after(
-            &self.medium,
-            Opening {
-                atomic: true,
-                ..AFTER_DEATH
-            },
-        )
-        .unwrap();
-        self.slice = self.store.slice(uid).unwrap();
-        // Another process reports anew.
-        self.reported.clear();
+        let uid = slice.uid();
+        drop(slice);
+        end(store).await;
+        let opening = Opening {
+            atomic: true,
+            ..AFTER_DEATH
+        };
+        let store = open_after(&self.medium, opening).unwrap();
+        Self {
+            slice: store.slice(uid).unwrap(),
+            store,
+            // Another process reports anew.
+            reported: BTreeSet::new(),
+            ..self
+        }
     }
 
     /// Whether the medium has, where the block lies, what was written there last.
@@ -273,7 +271,7 @@ async fn load_on_harmed_data(seed: u64, reports: Reports, harms: &Harms) -> u64 
         // A write that fails is one that may or may not be there.
         let _ = world.step(tag).await;
         if tag == STEPS / 2 {
-            world.again(true).await;
+            world = world.again(true).await;
         }
     }
     world.fault.heal();
@@ -287,7 +285,7 @@ async fn load_on_harmed_data(seed: u64, reports: Reports, harms: &Harms) -> u64 
     // The check of everything tells nothing twice, and after another start all of it.
     world.store.scrub_all().await;
     world.hear();
-    world.again(true).await;
+    world = world.again(true).await;
     for _ in 0..2 {
         world.store.scrub_all().await;
         world.hear();
@@ -344,7 +342,7 @@ async fn load_until_it_cannot_record(seed: u64) -> bool {
         broken = failed;
     }
     world.fault.heal();
-    world.again(false).await;
+    world = world.again(false).await;
     if world.store.superblock().incarnation != incarnation {
         assert!(broken, "seed {seed}: nothing was lost");
         // What was not flushed may be there or not.
