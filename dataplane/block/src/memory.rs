@@ -26,6 +26,13 @@ impl MemoryDisk {
         self.bytes().clone()
     }
 
+    /// Grows it by zeros to `size`, a multiple of the block size; never shrinks it.
+    pub fn grow(&self, size: u64) {
+        let mut bytes = self.bytes();
+        let size = usize::try_from(size).unwrap_or(0).max(bytes.len());
+        bytes.resize(size, 0);
+    }
+
     fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

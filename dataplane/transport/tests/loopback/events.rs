@@ -1,8 +1,10 @@
 //! What a target tells without being asked: another size, another ANA state, another directory.
 
-use crate::harness::{Growing, SUBSYSTEM, Target, memory};
+use crate::harness::{SUBSYSTEM, Target, memory};
 use crate::wire::{Knock, Wire, enabled, io_queue};
 use bytes::BytesMut;
+use std::sync::Arc;
+use weft_block::MemoryDisk;
 use weft_nvme::command::{AdminCommand, BlockRange, IoCommand};
 use weft_nvme::initiator::Payload;
 use weft_nvme::status::Status;
@@ -40,7 +42,7 @@ async fn told(admin: &mut Wire) -> Option<Notice> {
 
 #[tokio::test]
 async fn a_namespace_grows_under_a_host_that_stays_connected() {
-    let disk = Growing::new(2 << 20);
+    let disk = Arc::new(MemoryDisk::new(2 << 20));
     let target = Target::start(disk.clone()).await;
     let (mut admin, controller) = enabled(&target, Knock::admin()).await;
     let mut queue = io_queue(&target, 1, controller).await;

@@ -1,17 +1,17 @@
 //! The initiator follows what its target tells, and sends again what may be sent again.
 
-use crate::harness::{Growing, Target, memory, pattern, read, until};
+use crate::harness::{Target, memory, pattern, read, until};
 use futures::poll;
 use std::pin::pin;
 use std::sync::Arc;
-use weft_block::{Disk, ErrorKind, Write};
+use weft_block::{Disk, ErrorKind, MemoryDisk, Write};
 use weft_transport::{AnaState, ReconnectingDisk, RemoteDisk};
 
 const NEW_END: u64 = 4 << 20;
 
 #[tokio::test]
 async fn a_namespace_that_grows_is_used_whole_on_the_same_association() {
-    let below = Growing::new(2 << 20);
+    let below = Arc::new(MemoryDisk::new(2 << 20));
     let target = Target::start(below.clone()).await;
     let disk = ReconnectingDisk::start(target.options(), None);
     let mut state = disk.state();

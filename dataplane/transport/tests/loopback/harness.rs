@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -258,58 +258,6 @@ impl Disk for Held {
     ) -> Result<(), DiskError> {
         self.arrived.fetch_add(1, Ordering::SeqCst);
         self.pass.acquire().await.unwrap().forget();
-        self.disk.write(offset, data, mode).await
-    }
-    async fn flush_stamped(&self, _: Stamp) -> Result<(), DiskError> {
-        self.disk.flush().await
-    }
-    async fn write_zeroes_stamped(
-        &self,
-        offset: u64,
-        length: u64,
-        _: Stamp,
-    ) -> Result<(), DiskError> {
-        self.disk.write_zeroes(offset, length).await
-    }
-    async fn discard_stamped(&self, offset: u64, length: u64, _: Stamp) -> Result<(), DiskError> {
-        self.disk.discard(offset, length).await
-    }
-}
-
-/// A disk that says to be smaller than it is.
-pub struct Growing {
-    disk: MemoryDisk,
-    size: AtomicU64,
-}
-
-impl Growing {
-    pub fn new(size: u64) -> Arc<Self> {
-        Arc::new(Self {
-            disk: MemoryDisk::new(SIZE),
-            size: AtomicU64::new(size),
-        })
-    }
-
-    pub fn grow(&self, size: u64) {
-        self.size.store(size, Ordering::SeqCst);
-    }
-}
-
-#[async_trait]
-impl Disk for Growing {
-    fn size(&self) -> u64 {
-        self.size.load(Ordering::SeqCst)
-    }
-    async fn read(&self, offset: u64, into: &mut BytesMut) -> Result<(), DiskError> {
-        self.disk.read(offset, into).await
-    }
-    async fn write_stamped(
-        &self,
-        offset: u64,
-        data: Bytes,
-        mode: Write,
-        _: Stamp,
-    ) -> Result<(), DiskError> {
         self.disk.write(offset, data, mode).await
     }
     async fn flush_stamped(&self, _: Stamp) -> Result<(), DiskError> {

@@ -2,15 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use weft_block::{Disk, DiskError, MemoryDisk, Stamp, Write};
+use weft_block::MemoryDisk;
 use weft_e2e_local::namespace;
 use weft_transport::{Admission, AnaState, ConnectRequest, Events, Export, Gate, Limits, Refusal};
 
@@ -69,7 +67,7 @@ fn a_linux_kernel_sees_a_namespace_grow_under_a_mounted_file_system() {
     let large = ("LARGE", LARGE.to_string());
     let host = Host::start(&served.target(), &[large], GROWS);
     host.await_word("small");
-    served.disk.size.store(LARGE, Ordering::SeqCst);
+    served.disk.grow(LARGE);
     served.events.resized();
     let report = host.finish(&[]);
     let connects = report.dmesg.matches("new ctrl: NQN").count();
@@ -96,17 +94,14 @@ fn a_linux_kernel_follows_ten_changes_of_the_ana_state() {
 /// A target of the test's own, on a thread in the test's network.
 struct Served {
     address: SocketAddr,
-    disk: Arc<Growing>,
+    disk: Arc<MemoryDisk>,
     events: Events,
     _until: oneshot::Sender<()>,
 }
 
 impl Served {
     fn start() -> Self {
-        let disk = Arc::new(Growing {
-            memory: MemoryDisk::new(LARGE),
-            size: AtomicU64::new(SMALL),
-        });
+        let disk = Arc::new(MemoryDisk::new(SMALL));
         let events = Events::new();
         let gate = Arc::new(Door(Export {
             disk: disk.clone(),
@@ -165,44 +160,5 @@ impl Gate for Door {
             revoke: CancellationToken::new(),
             ended: Box::new(()),
         })
-    }
-}
-
-/// A disk that says to be smaller than it is.
-struct Growing {
-    memory: MemoryDisk,
-    size: AtomicU64,
-}
-
-#[async_trait]
-impl Disk for Growing {
-    fn size(&self) -> u64 {
-        self.size.load(Ordering::SeqCst)
-    }
-    async fn read(&self, offset: u64, into: &mut BytesMut) -> Result<(), DiskError> {
-        self.memory.read(offset, into).await
-    }
-    async fn write_stamped(
-        &self,
-        offset: u64,
-        data: Bytes,
-        mode: Write,
-        _: Stamp,
-    ) -> Result<(), DiskError> {
-        self.memory.write(offset, data, mode).await
-    }
-    async fn flush_stamped(&self, _: Stamp) -> Result<(), DiskError> {
-        self.memory.flush().await
-    }
-    async fn write_zeroes_stamped(
-        &self,
-        offset: u64,
-        length: u64,
-        _: Stamp,
-    ) -> Result<(), DiskError> {
-        self.memory.write_zeroes(offset, length).await
-    }
-    async fn discard_stamped(&self, offset: u64, length: u64, _: Stamp) -> Result<(), DiskError> {
-        self.memory.discard(offset, length).await
     }
 }
