@@ -158,9 +158,15 @@ impl Running {
         Ok(())
     }
 
+    /// Whether it has ended.
+    pub fn is_over(&mut self) -> bool {
+        // A child that cannot be asked is none any more.
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Waits for the end; a guest that takes too long is killed, which is an error.
     pub fn wait(mut self) -> Result<Report> {
-        while self.child.try_wait()?.is_none() {
+        while !self.is_over() {
             if Instant::now() > self.end {
                 self.kill()?;
                 let report = self.report();

@@ -65,7 +65,7 @@ fn a_linux_kernel_sees_a_namespace_grow_under_a_mounted_file_system() {
     tap();
     let served = Served::start();
     let large = ("LARGE", LARGE.to_string());
-    let host = Host::start(&served.target(), &[large], GROWS);
+    let mut host = Host::start(&served.target(), &[large], GROWS);
     host.await_word("small");
     served.disk.grow(LARGE);
     served.events.resized();
@@ -79,7 +79,7 @@ fn a_linux_kernel_follows_ten_changes_of_the_ana_state() {
     namespace::enter();
     tap();
     let served = Served::start();
-    let host = Host::start(&served.target(), &[], WAITS);
+    let mut host = Host::start(&served.target(), &[], WAITS);
     for n in 1..=10 {
         host.await_word(&format!("ready{n}"));
         served.events.set_ana(AnaState::Inaccessible);

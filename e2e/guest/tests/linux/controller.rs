@@ -105,7 +105,7 @@ fn a_linux_kernel_waits_for_a_volume_whose_drive_is_away() {
     let setup = Setup::new();
     let mut drive = setup.start_drive(Role::Supervised);
     let _engine = setup.start_engine(1, Role::Supervised);
-    let host = Host::start(&Target::of(&setup, None), &[], WAITS);
+    let mut host = Host::start(&Target::of(&setup, None), &[], WAITS);
     host.await_word("ready");
     drive.kill();
     host.tell("gone");

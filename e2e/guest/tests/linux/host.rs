@@ -123,11 +123,15 @@ impl Host {
     }
 
     /// Waits until the script tells this.
-    pub fn await_word(&self, word: &str) {
+    pub fn await_word(&mut self, word: &str) {
         let path = self.share.path().join(word);
-        until(&format!("the guest tells {word}"), || {
-            path.exists().then_some(())
-        });
+        self.until(&format!("the guest tells {word}"), || path.exists());
+    }
+
+    /// Waits until this is so, or the script has ended: then [`Host::finish`] says why.
+    pub fn until(&mut self, what: &str, mut is_so: impl FnMut() -> bool) {
+        let running = &mut self.running;
+        until(what, || (is_so() || running.is_over()).then_some(()));
     }
 
     /// Tells the script.

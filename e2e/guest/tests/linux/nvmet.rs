@@ -74,7 +74,7 @@ impl Nvmet {
             ("COUNT", count.to_string()),
             ("ADDRESS", ADDRESS.to_owned()),
         ];
-        let host = Host::start(&target, &more, SCRIPT);
+        let mut host = Host::start(&target, &more, SCRIPT);
         host.await_word("serving");
         Self { host, orders: 0 }
     }

@@ -5,7 +5,6 @@ use std::time::Instant;
 use weft_e2e_local::namespace;
 use weft_e2e_local::process::Role;
 use weft_e2e_local::setup::Setup;
-use weft_e2e_local::wait::until;
 
 use crate::host::{Host, Target, tap};
 use crate::proxy::{Part, Proxy, Spoil};
@@ -55,7 +54,10 @@ nvme disconnect -n "$NQN" >/dev/null
 say done
 "#;
 
+/// Linux sends in the name of who submits, and without MSG_NOSIGNAL: whoever writes when the socket
+/// has just been closed gets SIGPIPE, of which fio dies. The request itself is not lost.
 const LOAD: &str = r#"
+trap '' PIPE
 connect
 while ! heard enough; do
   fio --name=v --filename=$D --direct=1 --ioengine=libaio --rw=randwrite --bs=4k --iodepth=8 --size=1m \
@@ -95,7 +97,7 @@ fn a_linux_kernel_gets_no_wrong_byte_over_a_wire_that_spoils_digests() {
     ];
     let rounds = ("ROUNDS", spoils.len().to_string());
     let target = Target::of(&setup, Some(proxy.address));
-    let host = Host::start(&target, &[rounds], ROUNDS);
+    let mut host = Host::start(&target, &[rounds], ROUNDS);
     for (n, (kind, part)) in (1..).zip(spoils) {
         host.await_word(&format!("ready{n}"));
         proxy.spoil(Spoil { kind, part });
@@ -111,7 +113,7 @@ fn a_linux_kernel_gets_no_wrong_byte_over_a_wire_that_spoils_digests() {
 const CUTS: u64 = 100;
 
 #[test]
-#[ignore = "make reconnects: minutes, and in one of four runs the kernel did not write again in 60 s, unexplained"]
+#[ignore = "minutes: make reconnects"]
 fn a_linux_kernel_reconnects_a_hundred_times_under_verified_writes() {
     namespace::enter();
     tap();
@@ -119,7 +121,7 @@ fn a_linux_kernel_reconnects_a_hundred_times_under_verified_writes() {
     let _drive = setup.start_drive(Role::Supervised);
     let _engine = setup.start_engine(1, Role::Supervised);
     let proxy = Proxy::before(setup.engine_address(1));
-    let host = Host::start(&Target::of(&setup, Some(proxy.address)), &[], LOAD);
+    let mut host = Host::start(&Target::of(&setup, Some(proxy.address)), &[], LOAD);
     host.await_word("busy");
     let began = Instant::now();
     for cut in 1..=CUTS {
@@ -127,8 +129,8 @@ fn a_linux_kernel_reconnects_a_hundred_times_under_verified_writes() {
         proxy.cut();
         // Not before: a kernel whose sockets close while it connects may notice only after its
         // time-outs.
-        until("the kernel writes again", || {
-            (proxy.writes() > before + 8 + cut % 5 * 16).then_some(())
+        host.until("the kernel writes again", || {
+            proxy.writes() > before + 8 + cut % 5 * 16
         });
         if cut % 20 == 0 {
             println!("{cut} of {CUTS} cuts after {} s", began.elapsed().as_secs());
