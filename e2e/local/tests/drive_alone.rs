@@ -9,7 +9,7 @@ use weft_e2e_local::process::Role;
 use weft_e2e_local::setup::Setup;
 use weft_e2e_local::wait::within;
 use weft_spec::ids::{Boot, FencePair, Term};
-use weft_transport::{ConnectOptions, RemoteDisk};
+use weft_transport::initiator::{ConnectOptions, ReconnectingDisk, RemoteDisk};
 use weft_verify::history::Beginning;
 use weft_verify::{History, VolumeMark, Workload};
 
@@ -28,7 +28,8 @@ fn a_drive_killed_alone_has_everything_that_it_acknowledged() {
         let history = Mutex::new(History::new(VolumeMark(setup.volume.0), Beginning::Zeros));
         let mut answered = 0;
         for kill in 0..KILLS {
-            let disk = connect(&setup, kill + 1).await;
+            let kept = connect(&setup, kill + 1).await;
+            let disk = association(&kept);
             let mut killed = false;
             let workload = Workload::new(kill, BLOCKS, u64::MAX);
             let report = workload.run(&*disk, &history, |report| {
@@ -43,7 +44,9 @@ fn a_drive_killed_alone_has_everything_that_it_acknowledged() {
             assert_eq!(report.violations, []);
             assert!(report.done >= BEFORE);
             answered += report.done;
-            let disk = connect(&setup, kill + 1).await;
+            drop(kept);
+            let kept = connect(&setup, kill + 1).await;
+            let disk = association(&kept);
             let look = within("a look at everything", workload.look(&*disk, &history)).await;
             assert_eq!((look.failed, look.violations), (0, vec![]), "kill {kill}");
         }
@@ -51,22 +54,26 @@ fn a_drive_killed_alone_has_everything_that_it_acknowledged() {
     });
 }
 
-/// As an engine of one boot each, which needs no state but its number. Once: what is under way when
-/// the drive dies fails.
-async fn connect(setup: &Setup, boot: u64) -> Arc<RemoteDisk> {
+/// As an engine of one boot each, which needs no state but its number.
+async fn connect(setup: &Setup, boot: u64) -> Arc<ReconnectingDisk> {
     let fence = FencePair {
         term: Term(1),
         boot: Boot(boot),
     };
     let (subsystem, host) = setup.engine_at_drive(fence);
-    let options = ConnectOptions::new(
+    attach(ConnectOptions::new(
         setup.drive_address(),
         subsystem,
         host.expose(),
         host.host_id(),
-    );
-    let disk = attach(options).await.current();
-    let disk = disk.expect("the association of now");
+    ))
+    .await
+}
+
+/// The association of now alone: what is under way when the drive dies fails, and is not sent
+/// again. It ends with the disk that keeps it.
+fn association(kept: &ReconnectingDisk) -> Arc<RemoteDisk> {
+    let disk = kept.current().expect("the association of now");
     assert!(disk.size() >= BLOCKS * weft_block::BLOCK);
     disk
 }
