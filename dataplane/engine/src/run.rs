@@ -312,9 +312,8 @@ impl Runner {
     fn path(&mut self, path: PathState) -> Vec<Action> {
         let was_up = self.wire.path.as_ref().is_some_and(|path| path.connected);
         let event = path_event(&path);
-        // A new association has new ends.
-        self.wire.seen_by_drive = None;
-        if path.connected {
+        let is_new = self.wire.took(path.clone());
+        if is_new {
             self.pauses = Pauses::default();
             if let Some(link) = &self.link {
                 let (disk, local) = (link.disk.clone(), path.local);
@@ -341,7 +340,6 @@ impl Runner {
             _ => {}
         }
         let mut actions = self.engine.step(Event::SliceSize(path.size));
-        self.wire.path = Some(path);
         actions.extend(self.engine.step(event));
         actions
     }

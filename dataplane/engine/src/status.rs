@@ -18,6 +18,20 @@ pub struct Wire {
     pub seen_by_drive: Option<SocketAddr>,
 }
 
+impl Wire {
+    /// Takes what the path tells. Whether it is of a new association, whose ends are not known yet:
+    /// one that told of a growth or of its ANA state keeps what was proven of it.
+    pub fn took(&mut self, path: PathState) -> bool {
+        let is_same = |was: &PathState| was.connected && was.local == path.local;
+        let is_new = path.connected && !self.path.as_ref().is_some_and(is_same);
+        if is_new || !path.connected {
+            self.seen_by_drive = None;
+        }
+        self.path = Some(path);
+        is_new
+    }
+}
+
 /// The status.
 pub fn status(engine: &Engine, wire: &Wire, associations: &[Association]) -> EngineStatus {
     let (state, reason, message) = verdict(engine);
@@ -229,20 +243,49 @@ mod tests {
     }
 
     #[test]
+    fn what_was_proven_of_an_association_lasts_as_long_as_it() {
+        let seen = Some("127.0.0.1:5000".parse().unwrap());
+        let mut wire = Wire::default();
+        assert!(wire.took(path(5000)));
+        wire.seen_by_drive = seen;
+        let grown = PathState {
+            size: 1 << 20,
+            ..path(5000)
+        };
+        assert!(!wire.took(grown));
+        assert_eq!(wire.seen_by_drive, seen);
+        // The loss in between was not heard of.
+        assert!(wire.took(path(5001)));
+        assert_eq!(wire.seen_by_drive, None);
+        wire.seen_by_drive = seen;
+        let lost = PathState {
+            connected: false,
+            ..path(5001)
+        };
+        assert!(!wire.took(lost));
+        assert_eq!(wire.seen_by_drive, None);
+        assert!(wire.took(path(5001)));
+    }
+
+    /// A path that is up from this port.
+    fn path(port: u16) -> PathState {
+        PathState {
+            connected: true,
+            address: "127.0.0.1:4421".parse().unwrap(),
+            local: Some(SocketAddr::new("::ffff:127.0.0.1".parse().unwrap(), port)),
+            subsystem: Some("nqn.slice".into()),
+            namespace_uuid: None,
+            size: 0,
+            invalid_host: false,
+            reason: None,
+            ana: weft_transport::AnaState::Optimized,
+        }
+    }
+
+    #[test]
     fn the_wire_tells_both_views_of_one_connection_and_forgets_them_with_it() {
-        let address: SocketAddr = "127.0.0.1:4421".parse().unwrap();
         let wire = Wire {
-            path: Some(PathState {
-                connected: true,
-                address,
-                local: Some("[::ffff:127.0.0.1]:5000".parse().unwrap()),
-                subsystem: Some("nqn.slice".into()),
-                namespace_uuid: None,
-                size: 0,
-                invalid_host: false,
-                reason: None,
-                ana: weft_transport::AnaState::Optimized,
-            }),
+            path: Some(path(5000)),
             seen_by_drive: Some("127.0.0.1:5000".parse().unwrap()),
         };
         let mut engine = serving();
