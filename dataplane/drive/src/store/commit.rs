@@ -25,6 +25,8 @@ pub enum Wanted {
     Allocate(SliceNumber, Vec<(Piece, ChunkNumber, Sums)>),
     /// The slice gives these chunks up.
     Unmap(SliceNumber, Vec<(Piece, ChunkNumber)>, Config),
+    /// What was found not to be what was written. Durable when answered.
+    Suspects,
     /// Everything acknowledged. Durable when answered.
     Flush,
     /// The same, in pages and tables.
@@ -55,7 +57,7 @@ impl Wanted {
                 .iter()
                 .map(|(piece, chunk)| Entry::Unmap(*slice, piece.index, *chunk, *stamp))
                 .collect(),
-            Self::Flush | Self::Fold => vec![],
+            Self::Suspects | Self::Flush | Self::Fold => vec![],
         }
     }
 }
@@ -163,7 +165,7 @@ impl Store {
         let wanted = || batch.iter().map(|waiting| &waiting.wanted);
         let entries = wanted().flat_map(Wanted::entries).collect();
         let flush = wanted().any(|wanted| matches!(wanted, Wanted::Flush | Wanted::Fold));
-        let durable = wanted().any(|wanted| matches!(wanted, Wanted::Heat(..)));
+        let durable = wanted().any(|wanted| matches!(wanted, Wanted::Heat(..) | Wanted::Suspects));
         self.write_record(entries, flush, durable)?;
         let mut core = self.core();
         wanted().for_each(|wanted| core.take_in(wanted));
@@ -180,6 +182,8 @@ impl Store {
         flush: bool,
         durable: bool,
     ) -> Result<(), DiskError> {
+        // Before the sums of a flush, which may be of what was written over them.
+        entries.splice(0..0, self.core().pending.new_suspects());
         let mut freed = vec![];
         let mut durable = durable;
         if flush {
@@ -270,7 +274,7 @@ impl super::core::Core {
                     self.unmapped(*slice, piece.index);
                 }
             }
-            Wanted::Flush | Wanted::Fold => {}
+            Wanted::Suspects | Wanted::Flush | Wanted::Fold => {}
         }
     }
 }
@@ -290,6 +294,10 @@ pub enum Broken {
     FreeFirst,
     /// The tables are opened with a commit in one phase.
     OnePhase,
+    /// What is found unreadable is not recorded.
+    NoSuspects,
+    /// A write over such a block is acknowledged before the log knows of it.
+    LateSums,
 }
 
 /// Nothing is left out but in tests.

@@ -346,6 +346,7 @@ impl Core {
         self.mapped.remove(&slice);
         self.leaves.retain(|(owner, _), _| *owner != slice);
         self.hot.forget(slice);
+        self.pending.deleted(slice);
         self.freeing += chunks.len() as u32;
         self.freed(chunks);
     }

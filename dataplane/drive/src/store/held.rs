@@ -1,9 +1,10 @@
 //! What a request holds while it is at the medium, and what it does there. Blocks its caller.
 
+use super::commit::Broken;
 use super::core::{Piece, Placed, WriteRound, extend};
 use super::hot::regions;
 use super::sums::{BLOCKS, Sums, salted};
-use super::tables::ChunkNumber;
+use super::tables::{ChunkIndex, ChunkNumber};
 use super::{Slice, Store};
 use crate::superblock::CHUNK;
 use std::sync::Arc;
@@ -145,8 +146,25 @@ impl Held {
         sums
     }
 
-    /// Writes over chunks that the slice has.
-    pub fn overwrite(&self, data: &[u8], stamp: Config) -> Result<(), DiskError> {
+    /// These blocks of the slice are not what was written, and nobody writes them now. Whether
+    /// that is news, for the log.
+    pub fn suspect(&self, blocks: &[u64]) -> bool {
+        if self.store.breakage.is(Broken::NoSuspects) {
+            return false;
+        }
+        let mut core = self.store.core();
+        let mut is_news = false;
+        for block in blocks {
+            let index = ChunkIndex((block / BLOCKS as u64) as u32);
+            let mask = 1 << (block % BLOCKS as u64);
+            is_news |= core.pending.suspect((self.slice.number(), index), mask);
+        }
+        is_news
+    }
+
+    /// Writes over chunks that the slice has. Whether some of it was suspect: then it is
+    /// acknowledged only when the log knows of it.
+    pub fn overwrite(&self, data: &[u8], stamp: Config) -> Result<bool, DiskError> {
         let mut extents = Vec::new();
         for (piece, chunk) in &self.placed {
             extend(&mut extents, *chunk, piece);
@@ -164,12 +182,11 @@ impl Held {
                 self.sums_of(piece, data, stamp)
             })
             .collect();
-        self.wrote(&sums);
-        Ok(())
+        Ok(self.wrote(&sums))
     }
 
-    /// Writes zeros over parts of chunks that the slice has.
-    pub fn zero(&self, stamp: Config) -> Result<(), DiskError> {
+    /// Writes zeros over parts of chunks that the slice has; otherwise as [`Held::overwrite`].
+    pub fn zero(&self, stamp: Config) -> Result<bool, DiskError> {
         let zeros = AlignedBuf::zeroed(CHUNK as usize);
         let mut sums = Vec::new();
         for (piece, chunk) in &self.placed {
@@ -178,20 +195,21 @@ impl Held {
             self.write_at(at, zeros)?;
             sums.push(self.sums_of(piece, zeros, stamp));
         }
-        self.wrote(&sums);
-        Ok(())
+        Ok(self.wrote(&sums))
     }
 
-    fn wrote(&self, sums: &[Sums]) {
+    fn wrote(&self, sums: &[Sums]) -> bool {
+        let mut was_suspect = false;
         let mut mended = Vec::new();
         let mut core = self.store.core();
         for ((piece, chunk), sums) in self.placed.iter().zip(sums) {
             let place = (self.slice.number(), piece.index);
-            core.pending.wrote(place, *chunk, sums);
+            was_suspect |= core.pending.wrote(place, *chunk, sums);
             mended.push((first_block(piece), sums.mask));
         }
         drop(core);
         self.store.mended(&self.slice, &mended);
+        was_suspect
     }
 
     /// Writes chunks that are new to the slice, whole.

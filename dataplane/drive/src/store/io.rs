@@ -78,13 +78,21 @@ impl Store {
             }
             let mut buffer = std::mem::take(into);
             let kept = permit.take();
-            let (buffer, kept, verified) = blocking(move || {
+            let (buffer, kept, verified, is_news) = blocking(move || {
                 let verified = held.read_verified(&mut buffer);
+                let is_news = match &verified {
+                    Ok(Verified::Differ(_, blocks)) if certain => held.suspect(blocks),
+                    _ => false,
+                };
                 drop(held);
-                Ok((buffer, kept, verified))
+                Ok((buffer, kept, verified, is_news))
             })
             .await?;
             (*into, permit) = (buffer, kept);
+            if is_news {
+                // A log that cannot be written says so itself.
+                let _ = self.log(Wanted::Suspects).await;
+            }
             match verified? {
                 Verified::Good => return Ok(()),
                 // It may have been written just now: look again while nobody writes.
@@ -154,13 +162,13 @@ impl Store {
                 Ok(plan.unwrap_or_default())
             })
             .await?;
-        if mapped {
+        let was_suspect = if mapped {
             blocking(move || {
                 let done = held.overwrite(&data, carried.config);
                 drop((held, heated, permit));
                 done
             })
-            .await?;
+            .await?
         } else {
             drop(held);
             let (store, slice) = (self.clone(), slice.clone());
@@ -169,11 +177,11 @@ impl Store {
                 drop((heated, permit));
                 done
             })
-            .await?;
-        }
+            .await?
+        };
         match mode {
-            Write::Cached => Ok(()),
-            Write::Durable => self.log(Wanted::Flush).await,
+            Write::Cached if !was_suspect || self.breakage.is(Broken::LateSums) => Ok(()),
+            _ => self.log(Wanted::Flush).await,
         }
     }
 
@@ -215,10 +223,10 @@ impl Store {
 
     /// Runs a request as a task of its own: it changes the map in several steps, and none may
     /// be the last because a connection was closed.
-    async fn to_its_end(
+    async fn to_its_end<T: Send + 'static>(
         &self,
-        request: impl Future<Output = Result<(), DiskError>> + Send + 'static,
-    ) -> Result<(), DiskError> {
+        request: impl Future<Output = Result<T, DiskError>> + Send + 'static,
+    ) -> Result<T, DiskError> {
         match tokio::spawn(request).await {
             Ok(done) => done,
             Err(error) => {
@@ -265,8 +273,9 @@ impl Store {
         offset: u64,
         data: Bytes,
         carried: Carried,
-    ) -> Result<(), DiskError> {
+    ) -> Result<bool, DiskError> {
         let number = slice.number();
+        let mut was_suspect = false;
         let mut todo: Vec<Piece> = pieces(offset, data.len() as u64).collect();
         while !todo.is_empty() {
             let mut unlocked = std::pin::pin!(self.unlocked.notified());
@@ -296,15 +305,19 @@ impl Store {
             }
             let bytes = data.clone();
             let (round, written) = blocking(move || {
-                let written = held
-                    .overwrite(&bytes, carried.config)
-                    .and_then(|()| held.write_fresh(&round, &bytes, carried.config));
+                let written = held.overwrite(&bytes, carried.config).and_then(|suspect| {
+                    let fresh = held.write_fresh(&round, &bytes, carried.config)?;
+                    Ok((fresh, suspect))
+                });
                 drop(held);
                 Ok((round, written))
             })
             .await?;
             let fresh = match written {
-                Ok(fresh) => fresh,
+                Ok((fresh, suspect)) => {
+                    was_suspect |= suspect;
+                    fresh
+                }
                 Err(error) => {
                     self.forget(slice, &round.fresh);
                     return Err(error);
@@ -313,7 +326,7 @@ impl Store {
             self.record_fresh(slice, fresh).await?;
             todo = round.blocked;
         }
-        Ok(())
+        Ok(was_suspect)
     }
 
     async fn record_fresh(
@@ -362,7 +375,10 @@ impl Store {
             let whole = self.held(slice, round.whole, true);
             let parts = self.held(slice, round.parts, true);
             if !parts.placed.is_empty() {
-                blocking(move || parts.zero(carried.config)).await?;
+                let zeroed = blocking(move || parts.zero(carried.config));
+                if zeroed.await? {
+                    self.log(Wanted::Flush).await?;
+                }
             }
             if !whole.placed.is_empty() {
                 let placed = whole.placed.clone();

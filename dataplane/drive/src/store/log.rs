@@ -35,6 +35,8 @@ pub enum Entry {
     Allocate(SliceNumber, ChunkIndex, ChunkNumber),
     /// The slice does not have the chunk any more, since this config.
     Unmap(SliceNumber, ChunkIndex, ChunkNumber, Config),
+    /// These blocks of the slice's chunk are not what was written.
+    Suspect(SliceNumber, ChunkIndex, u16),
     /// What the blocks of a chunk are, as of a flush.
     Sums {
         /// Whose it is.
@@ -73,6 +75,10 @@ impl Entry {
                 words(3, &[slice.0, index.0, chunk.0]);
                 to.extend_from_slice(&stamp.0.to_le_bytes());
             }
+            Self::Suspect(slice, index, mask) => {
+                words(6, &[slice.0, index.0]);
+                to.extend_from_slice(&mask.to_le_bytes());
+            }
             Self::Sums {
                 slice,
                 index,
@@ -101,6 +107,10 @@ impl Entry {
             };
             let number = number()?;
             return Some(Self::Heat(first, Mark { pair, number }));
+        }
+        if tag == 6 {
+            let mask = u16::from_le_bytes(take(from)?);
+            return Some(Self::Suspect(first.0, ChunkIndex(first.1), mask));
         }
         let (slice, index, chunk) = (first.0, ChunkIndex(first.1), ChunkNumber(word()?));
         match tag {
@@ -356,6 +366,7 @@ mod tests {
             heat(4),
             Entry::Allocate(slice, index, chunk),
             Entry::Unmap(slice, index, chunk, Config(5)),
+            Entry::Suspect(slice, index, 0b101),
             Entry::Sums {
                 slice,
                 index,

@@ -6,6 +6,7 @@
 //! | `io.rs`, `held.rs` | reads, writes and zeros: what waits, and what is done at the medium |
 //! | `commit.rs` | the one task that writes the log and folds it |
 //! | `recover.rs` | what is found at the start |
+//! | `suspect.rs` | blocks known not to be what was written |
 //! | `scrub.rs` | the check of everything stored |
 //! | `slices.rs` | allocation, growth, deletion, records of slices |
 //! | `tables.rs`, `backend.rs` | the tables in redb, and the region of the medium under it |
@@ -23,6 +24,7 @@
 //! 3. A chunk is free for others only after it is durable that it was taken away, and the last
 //!    request that uses it has ended.
 //! 4. A block is served only if it matches its checksum; which one that is survives both.
+//! 5. A block that was found not to match stays so until it is written and the log knows.
 
 mod ask;
 mod backend;
@@ -39,6 +41,7 @@ mod recover;
 mod scrub;
 mod slices;
 mod sums;
+mod suspect;
 mod tables;
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::core::{LeafKey, in_leaf};
 use super::log::Entry;
 use super::sums::Sums;
+use super::suspect::Suspects;
 use super::tables::{ChunkIndex, ChunkNumber, SliceNumber};
 use std::collections::{BTreeMap, HashMap};
 use weft_spec::drive::Config;
@@ -32,6 +33,10 @@ pub struct Pending {
     unsettled: HashMap<ChunkNumber, Place>,
     /// Unmapped in the log; free once that is durable.
     freeing: Vec<ChunkNumber>,
+    /// Blocks that are not what was written.
+    suspects: Suspects,
+    /// Those of them that the log does not know.
+    unlogged_suspects: Suspects,
     folds: u64,
 }
 
@@ -55,17 +60,49 @@ pub struct Folding {
     pub map: BTreeMap<Place, Option<ChunkNumber>>,
     /// For the table of holes.
     pub holes: BTreeMap<Place, Option<Config>>,
+    /// All there are.
+    pub suspects: Suspects,
 }
 
 impl Pending {
-    /// Blocks of a chunk were written.
-    pub fn wrote(&mut self, place: Place, chunk: ChunkNumber, sums: &Sums) {
+    /// Blocks of a chunk are not what was written. Whether that is news, for the log.
+    pub fn suspect(&mut self, place: Place, mask: u16) -> bool {
+        let new = self.suspects.add(place, mask);
+        self.unlogged_suspects.add(place, new);
+        new != 0
+    }
+
+    /// Suspects that the log does not know; from here on they count as logged.
+    pub fn new_suspects(&mut self) -> Vec<Entry> {
+        let new = std::mem::take(&mut self.unlogged_suspects);
+        new.iter()
+            .filter(|(_, mask)| *mask != 0)
+            .map(|((slice, index), mask)| Entry::Suspect(slice, index, mask))
+            .collect()
+    }
+
+    /// The slice is gone.
+    pub fn deleted(&mut self, slice: SliceNumber) {
+        self.suspects.deleted(slice);
+        self.unlogged_suspects.deleted(slice);
+    }
+
+    /// The log has, or will have next, what these blocks are.
+    fn no_suspects(&mut self, place: Place, mask: u16) {
+        self.suspects.written(place, mask);
+        self.unlogged_suspects.written(place, mask);
+    }
+
+    /// Blocks of a chunk were written. Whether some were suspect: then the write is acknowledged
+    /// only when the log knows of it.
+    pub fn wrote(&mut self, place: Place, chunk: ChunkNumber, sums: &Sums) -> bool {
         let owned = self.written.entry(chunk).or_insert(Owned {
             place,
             sums: Sums::default(),
         });
         owned.place = place;
         owned.sums.overlay(sums);
+        self.suspects.of(place) & sums.mask != 0
     }
 
     /// A new chunk is in the log; it was written whole.
@@ -74,6 +111,7 @@ impl Pending {
         self.map.insert(place, Some(chunk));
         self.holes.insert(place, None);
         self.unsettled.insert(chunk, place);
+        self.no_suspects(place, u16::MAX);
     }
 
     /// A chunk that is given up is in the log.
@@ -85,6 +123,7 @@ impl Pending {
         let hole = (stamp != Config::default()).then_some(stamp);
         self.holes.insert(place, hole);
         self.freeing.push(chunk);
+        self.no_suspects(place, u16::MAX);
     }
 
     /// Newest known of a chunk, above its page.
@@ -115,8 +154,9 @@ impl Pending {
             settles: !unsettled.is_empty(),
             freed: std::mem::take(&mut self.freeing),
         };
-        for (chunk, owned) in self.written.drain() {
+        for (chunk, owned) in std::mem::take(&mut self.written) {
             let (slice, index) = owned.place;
+            self.no_suspects(owned.place, owned.sums.mask);
             flushing.entries.push(Entry::Sums {
                 slice,
                 index,
@@ -137,6 +177,7 @@ impl Pending {
     /// What was recovered from the log, as if it had just been logged.
     pub fn recovered(&mut self, found: Folding) {
         (self.logged, self.map, self.holes) = (found.sums, found.map, found.holes);
+        self.suspects = found.suspects;
     }
 
     /// Everything that is in the log.
@@ -145,6 +186,7 @@ impl Pending {
             sums: self.logged.clone(),
             map: self.map.clone(),
             holes: self.holes.clone(),
+            suspects: self.suspects.clone(),
         }
     }
 

@@ -1,12 +1,14 @@
 //! What is found at the start: tables, log, and what an unclean end left in hot regions.
 
 use super::bitmap::FreeMap;
+use super::commit::Broken;
 use super::core::Core;
 use super::hot::{Mark, REGION, RegionKey};
 use super::log::{Entry, Log};
 use super::pending::{Folding, Place};
 use super::scrub::Cursor;
 use super::sums::{Area, BLOCKS, Sums, salted};
+use super::suspect::Suspects;
 use super::tables::{ChunkIndex, ChunkNumber, Fold, Loaded, SliceNumber, SliceRow, Tables};
 use super::{Directory, Opening, Slice, StoreError};
 use crate::superblock::{CHUNK, Geometry, LogStart, Superblocks};
@@ -57,6 +59,10 @@ impl Replayed {
                     self.pending.map.insert((slice, index), None);
                     let hole = (stamp != Config::default()).then_some(stamp);
                     self.pending.holes.insert((slice, index), hole);
+                    self.pending.suspects.written((slice, index), u16::MAX);
+                }
+                Entry::Suspect(slice, index, mask) if knows(slice) => {
+                    self.pending.suspects.add((slice, index), mask);
                 }
                 Entry::Sums {
                     slice,
@@ -69,6 +75,7 @@ impl Replayed {
                         self.settle((slice, index), chunk);
                     }
                     self.sums(chunk, &sums);
+                    self.pending.suspects.written((slice, index), sums.mask);
                 }
                 _ => {}
             }
@@ -119,7 +126,7 @@ pub fn recover(
     }
     let proven = before.clean || (before.session == opening.session && !opening.session.is_nil());
     let replayed = replay(medium, &geometry, before.log, &loaded, &rows)?;
-    let resolved = resolve(
+    let mut resolved = resolve(
         Unclean {
             medium,
             tables,
@@ -149,6 +156,9 @@ pub fn recover(
         offset: 0,
         sequence: 1,
     };
+    if opening.breakage.is(Broken::NoSuspects) {
+        resolved.pending.suspects = Suspects::default();
+    }
     core.pending.recovered(resolved.pending);
     if resolved.lost {
         // Before anything says that all is well again.
@@ -191,6 +201,10 @@ fn replay(
     rows: &HashMap<SliceNumber, SliceRow>,
 ) -> Result<Replayed, StoreError> {
     let mut replayed = Replayed {
+        pending: Folding {
+            suspects: loaded.suspects.clone(),
+            ..Folding::default()
+        },
         hot: loaded.hot.iter().copied().collect(),
         ..Replayed::default()
     };
@@ -220,6 +234,7 @@ fn fits(entry: &Entry, geometry: &Geometry, rows: &HashMap<SliceNumber, SliceRow
     let in_slice = |slice: &SliceNumber, at: u64| rows.get(slice).is_none_or(|row| at < row.size);
     match entry {
         Entry::Heat((slice, region), _) => in_slice(slice, u64::from(*region) * REGION),
+        Entry::Suspect(slice, index, _) => in_slice(slice, u64::from(index.0) * CHUNK),
         Entry::Allocate(slice, index, chunk)
         | Entry::Unmap(slice, index, chunk, _)
         | Entry::Sums {
@@ -314,6 +329,23 @@ impl Unclean<'_> {
         Ok(())
     }
 
+    /// What the chunk has, and which of its blocks cannot be read.
+    fn data(&self, chunk: ChunkNumber) -> Result<(AlignedBuf, u16), StoreError> {
+        let mut data = AlignedBuf::zeroed(CHUNK as usize);
+        let at = self.geometry.data_start + u64::from(chunk.0) * CHUNK;
+        let mut unreadable = 0;
+        if self.medium.read_at(at, &mut data).is_err() {
+            for (number, block) in data.chunks_exact_mut(BLOCK as usize).enumerate() {
+                let read = self.medium.read_at(at + number as u64 * BLOCK, block);
+                if let Err(error) = read {
+                    tracing::error!(%error, ?chunk, number, "a block of a hot region cannot be read");
+                    unreadable |= 1 << number;
+                }
+            }
+        }
+        Ok((data, unreadable))
+    }
+
     fn chunk(
         &self,
         row: &SliceRow,
@@ -322,9 +354,7 @@ impl Unclean<'_> {
         config: Config,
         replayed: &mut Replayed,
     ) -> Result<(), StoreError> {
-        let mut data = AlignedBuf::zeroed(CHUNK as usize);
-        let at = self.geometry.data_start + u64::from(chunk.0) * CHUNK;
-        let readable = self.medium.read_at(at, &mut data);
+        let (data, unreadable) = self.data(chunk)?;
         let page = self.area.get(chunk)?;
         let mut newest = page;
         let logged = replayed
@@ -338,20 +368,22 @@ impl Unclean<'_> {
         if let Some(older) = replayed.before_last.get(&chunk) {
             before.overlay(older);
         }
-        if let Err(error) = readable {
-            // Its reader will be told; the chunks beside it are none the worse.
-            tracing::error!(%error, ?chunk, "a chunk of a hot region cannot be read");
-            return Ok(());
-        }
+        let place = (row.number, index);
+        let suspects = &mut replayed.pending.suspects;
         for (block, bytes) in data.chunks_exact(BLOCK as usize).enumerate() {
             let number = u64::from(index.0) * BLOCKS as u64 + block as u64;
             let found = salted(row.uid, number, bytes);
-            if found == newest.blocks[block] {
-                continue;
-            }
+            let bit = 1 << block;
             let in_doubt = replayed.before_last.contains_key(&chunk);
-            if self.take_as_is || (in_doubt && found == before.blocks[block]) {
+            if unreadable & bit == 0 && found == newest.blocks[block] {
+                suspects.written(place, bit);
+            } else if (unreadable | suspects.of(place)) & bit == 0
+                && (self.take_as_is || (in_doubt && found == before.blocks[block]))
+            {
                 newest.blocks[block] = found;
+            } else {
+                // Its reader will be told; the blocks beside it are none the worse.
+                suspects.add(place, bit);
             }
         }
         newest.mask = u16::MAX;

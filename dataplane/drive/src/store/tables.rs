@@ -5,8 +5,11 @@ use super::commit::{Breakage, Broken};
 use super::hot::{Mark, RegionKey};
 use super::pending::Folding;
 use super::scrub::Cursor;
+use super::suspect::Suspects;
 use crate::superblock::LogStart;
-use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{
+    Builder, Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction,
+};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use uuid::Uuid;
@@ -32,6 +35,8 @@ const RECORDS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("records"
 const FOLDED: TableDefinition<'_, (), (u64, u64, u64)> = TableDefinition::new("folded");
 /// Slice and chunk at which the check of everything stored goes on, and bytes checked before.
 const SCRUB: TableDefinition<'_, (), (u128, u32, u64)> = TableDefinition::new("scrub");
+/// Slice number and chunk index, to the blocks that are known not to be what was written.
+const SUSPECT: TableDefinition<'_, u64, u16> = TableDefinition::new("suspect");
 
 /// Memory for pages of the tables: the chunk map has a cache of its own above this.
 const CACHE: usize = 512 << 10;
@@ -109,6 +114,8 @@ pub struct Loaded {
     pub folded: LogStart,
     /// Where the check of everything stored goes on.
     pub cursor: Cursor,
+    /// Blocks that are not what was written.
+    pub suspects: Suspects,
 }
 
 /// The open tables.
@@ -135,6 +142,7 @@ impl Tables {
         change.open_table(RECORDS)?;
         change.open_table(FOLDED)?;
         change.open_table(SCRUB)?;
+        change.open_table(SUSPECT)?;
         change.commit()?;
         Ok(Self(database))
     }
@@ -176,6 +184,10 @@ impl Tables {
             loaded
                 .records
                 .push((SliceUid(Uuid::from_u128(uid.value())), record));
+        }
+        for entry in read.open_table(SUSPECT)?.iter()? {
+            let (key, mask) = entry?;
+            loaded.suspects.add(split(key.value()), mask.value());
         }
         if let Some(folded) = read.open_table(FOLDED)?.get(())? {
             let (epoch, offset, sequence) = folded.value();
@@ -288,7 +300,9 @@ impl Tables {
             let mut holes = transaction.open_table(HOLES)?;
             holes.retain_in(all.clone(), |_, _| false)?;
             let mut hot = transaction.open_table(HOT)?;
-            hot.retain_in(all, |_, _| false)?;
+            hot.retain_in(all.clone(), |_, _| false)?;
+            let mut suspect = transaction.open_table(SUSPECT)?;
+            suspect.retain_in(all, |_, _| false)?;
             Ok(freed)
         })
     }
@@ -312,14 +326,14 @@ impl Tables {
                 }
             }
             let mut hot = transaction.open_table(HOT)?;
-            let mut now: BTreeMap<u64, (u64, u64, u64)> = fold.hot.iter().map(hot_entry).collect();
-            hot.retain(|key, mark| now.get(&key) == Some(&mark))?;
-            for entry in hot.iter()? {
-                now.remove(&entry?.0.value());
-            }
-            for (key, mark) in now {
-                hot.insert(key, mark)?;
-            }
+            become_these(&mut hot, fold.hot.iter().map(hot_entry).collect())?;
+            let mut suspect = transaction.open_table(SUSPECT)?;
+            let now = fold.pending.suspects.iter();
+            become_these(
+                &mut suspect,
+                now.map(|((slice, index), mask)| (join(slice, index), mask))
+                    .collect(),
+            )?;
             let log = fold.log;
             let mut folded = transaction.open_table(FOLDED)?;
             folded.insert((), (log.epoch, log.offset, log.sequence))?;
@@ -334,6 +348,24 @@ impl Tables {
             Ok(())
         })
     }
+}
+
+/// Makes a small table what is to be in it, and writes nothing of what is there already.
+fn become_these<V>(
+    table: &mut Table<'_, u64, V>,
+    mut now: BTreeMap<u64, V>,
+) -> Result<(), redb::Error>
+where
+    V: for<'a> redb::Value<SelfType<'a> = V> + PartialEq + 'static,
+{
+    table.retain(|key, value| now.get(&key) == Some(&value))?;
+    for entry in table.iter()? {
+        now.remove(&entry?.0.value());
+    }
+    for (key, value) in now {
+        table.insert(key, value)?;
+    }
+    Ok(())
 }
 
 fn hot_entry(((slice, region), mark): &(RegionKey, Mark)) -> (u64, (u64, u64, u64)) {
@@ -431,7 +463,12 @@ mod tests {
                 .collect();
             let sums = HashMap::new();
             let fold = Fold {
-                pending: &Folding { sums, map, holes },
+                pending: &Folding {
+                    sums,
+                    map,
+                    holes,
+                    ..Folding::default()
+                },
                 hot: &[],
                 log: LogStart::default(),
                 cursor: Cursor::default(),

@@ -21,8 +21,10 @@ const CUTS: [Cut; 5] = [
     Cut::Torn,
     Cut::Torn,
 ];
-/// One recovery of so many is cut off itself.
+/// One recovery of so many is cut off itself, and one is followed by writes and a death.
 const TWICE: u64 = 4;
+/// Tag of what is written after a recovery.
+const LATER: u32 = 0x7000;
 
 /// Recoveries done.
 #[derive(Clone, Copy, Default, Debug)]
@@ -31,6 +33,8 @@ struct Done {
     cuts: [u64; 4],
     /// Of them, after a recovery that was cut off.
     again: u64,
+    /// Of them, after the death of a process that had recovered and written on.
+    later: u64,
 }
 
 impl Done {
@@ -43,6 +47,7 @@ impl Done {
             *mine += more;
         }
         self.again += other.again;
+        self.later += other.later;
     }
 }
 
@@ -53,9 +58,10 @@ impl std::fmt::Display for Done {
             f,
             "{} recoveries: {death} after the death of the process alone, {prefix} from a prefix, \
              {reordered} from a reordering, {torn} from torn blocks; {} of them after a recovery \
-             that was cut off",
+             that was cut off, {} after one whose process wrote on and died",
             self.all(),
-            self.again
+            self.again,
+            self.later
         )
     }
 }
@@ -127,15 +133,30 @@ async fn recover(
     let medium = Arc::new(Recorder::new(left));
     let recorder: Arc<dyn Medium> = medium.clone();
     let store = opened(&recorder, opening(&[cut], breakage))?;
-    let events = std::mem::take(&mut medium.state().events);
+    let earlier = std::mem::take(&mut medium.state().events);
     look(&store, known, &[cut]).await?;
     done.cuts[cut as usize] += 1;
-    if random.below(TWICE) > 0 {
-        return Ok(done);
+    match random.below(TWICE) {
+        0 => end(store).await,
+        1 => {
+            let known = write_on(&store, known, random).await;
+            end(store).await;
+            let events = std::mem::take(&mut medium.state().events);
+            let all = [&*earlier, &*events].concat();
+            all.iter().for_each(|event| kept.take(event));
+            let left: Arc<dyn Medium> = Arc::new(Recorder::new(kept.after(Cut::Death, random)));
+            let cuts = [cut, Cut::Death];
+            let place = |wrong| format!("and the death of who wrote on: {wrong}");
+            let store = opened(&left, opening(&cuts, breakage)).map_err(place)?;
+            look(&store, &known, &cuts).await.map_err(place)?;
+            done.cuts[Cut::Death as usize] += 1;
+            done.later += 1;
+            return Ok(done);
+        }
+        _ => return Ok(done),
     }
-    end(store).await;
     let second = CUTS[random.below(CUTS.len() as u64) as usize];
-    let events = &events[..cut_off(&events, random)];
+    let events = &earlier[..cut_off(&earlier, random)];
     events.iter().for_each(|event| kept.take(event));
     let left: Arc<dyn Medium> = Arc::new(Recorder::new(kept.after(second, random)));
     let place = |wrong| {
@@ -148,6 +169,36 @@ async fn recover(
     done.cuts[second as usize] += 1;
     done.again += 1;
     Ok(done)
+}
+
+/// Writes a block of each slice that is there, now and then one that the end left unreadable; gives what may be found then.
+async fn write_on(store: &Arc<Store>, known: &[Known], random: &mut Random) -> Vec<Known> {
+    let mut known = known.to_vec();
+    for known in &mut known {
+        let Some(slice) = store.slice(known.uid) else {
+            continue;
+        };
+        let blocks = slice.size() / BLOCK;
+        known.sizes = (blocks, blocks);
+        let reads = read_blocks(store, &slice).await;
+        let is_unreadable = |block: &u64| reads[*block as usize].is_err();
+        let block = (0..blocks)
+            .find(is_unreadable)
+            .filter(|_| random.below(2) == 0)
+            .unwrap_or_else(|| random.below(blocks));
+        let carried = Carried {
+            config: slice.record().map_or(Config(0), |record| record.config),
+            ..Carried::default()
+        };
+        let data = tagged(LATER, 1);
+        let done = store.write(&slice, block * BLOCK, data, Write::Cached, carried, ());
+        let tags = &mut known.blocks[block as usize];
+        match done.await {
+            Ok(()) => *tags = vec![(LATER, true)],
+            Err(error) => assert_eq!(error.kind(), ErrorKind::NoSpace),
+        }
+    }
+    known
 }
 
 /// How much of these happens before the end: anything, or all that one flush would make durable.
@@ -248,7 +299,7 @@ fn recovered(seed: u64, stride: usize, cuts: &[Cut], breakage: Breakage) -> Resu
 fn every_prefix_of_a_life_recovers_and_nothing_acknowledged_is_lost() {
     let done = recovered(0, 1, &CUTS, Breakage::NONE).unwrap();
     assert!(
-        done.again > 100 && done.cuts.iter().all(|cut| *cut > 200),
+        done.again > 100 && done.later > 100 && done.cuts.iter().all(|cut| *cut > 200),
         "{done}"
     );
 }
@@ -278,13 +329,16 @@ fn as_many_recoveries_as_are_asked_for_lose_nothing() {
     std::thread::scope(|scope| (0..workers).for_each(|_| drop(scope.spawn(work))));
     let total = *total.lock().unwrap();
     println!("{total}; nothing was lost");
-    assert!(total.all() >= wanted && total.again > wanted / 10);
+    assert!(total.all() >= wanted && total.again.min(total.later) > wanted / 10);
 }
 
 /// What is left out of the order of writes shows in one of these lives.
 fn caught(broken: Broken) {
-    let cuts = [Cut::Death, Cut::Reordered, Cut::Reordered];
-    let mut lives = (0..40).map(|seed| recovered(seed, 3, &cuts, Breakage(Some(broken))));
+    caught_after(broken, &[Cut::Death, Cut::Reordered, Cut::Reordered]);
+}
+
+fn caught_after(broken: Broken, cuts: &[Cut]) {
+    let mut lives = (0..40).map(|seed| recovered(seed, 3, cuts, Breakage(Some(broken))));
     let found = lives.find_map(Result::err);
     println!(
         "{broken:?}: {}",
@@ -315,6 +369,16 @@ fn an_allocation_logged_too_late_is_caught() {
 #[test]
 fn a_log_freed_before_it_is_folded_is_caught() {
     caught(Broken::FreeFirst);
+}
+
+#[test]
+fn an_unreadable_block_forgotten_is_caught() {
+    caught_after(Broken::NoSuspects, &[Cut::Torn]);
+}
+
+#[test]
+fn a_write_over_an_unreadable_block_logged_too_late_is_caught() {
+    caught_after(Broken::LateSums, &[Cut::Torn]);
 }
 
 #[test]
