@@ -273,16 +273,25 @@ pub(crate) fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("drive-page", "pair", pages()),
     ];
     for (name, flags) in [("death", 0), ("cut", 1), ("cut-whole-blocks", 3)] {
-        let mut seed = vec![flags];
-        for entries in records() {
-            let mut body = vec![];
-            entries.iter().for_each(|entry| entry.encode(&mut body));
-            seed.extend_from_slice(&(body.len() as u16).to_le_bytes());
-            seed.extend_from_slice(&body);
-        }
-        seeds.push(("drive-log", name, seed));
+        seeds.push(("drive-log", name, of_records(flags, &records())));
     }
+    let suspect = Entry::Suspect(SliceNumber(0), ChunkIndex(0), 0b101);
+    let heat = Entry::Heat((SliceNumber(0), 0), Mark::default());
+    let found = of_records(0, &[vec![suspect], vec![heat]]);
+    seeds.push(("drive-log", "suspect", found));
     seeds
+}
+
+/// Bodies of these records, each after its length.
+fn of_records(flags: u8, records: &[Vec<Entry>]) -> Vec<u8> {
+    let mut seed = vec![flags];
+    for entries in records {
+        let mut body = vec![];
+        entries.iter().for_each(|entry| entry.encode(&mut body));
+        seed.extend_from_slice(&(body.len() as u16).to_le_bytes());
+        seed.extend_from_slice(&body);
+    }
+    seed
 }
 
 /// Records of a life: regions become hot, chunks come and go.
