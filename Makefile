@@ -26,18 +26,18 @@ demo: packages lab binaries ## bring a real cluster up on this machine, install 
 down: ## take the cluster of `make demo` down; leaves nothing behind
 	$(LAB) down
 
-test: packages ## all that CI runs: check, local, guest and cluster tiers
+test: packages ## all that CI runs: check, recoveries, local, guest and cluster tiers, fuzzing
 	sh e2e/stage.sh "check: format, lints, unit and plan tests" $(MAKE) check
 	sh e2e/stage.sh "recoveries: the slice store from every prefix of recorded lives" $(MAKE) recoveries
 	sh e2e/stage.sh "images: static executables of every pod" $(MAKE) lab binaries
 	sh e2e/stage.sh "local tier: real processes on loopback" $(MAKE) local
 	sh e2e/stage.sh "tools: Kubernetes and the guest's kernel (once, 20 minutes; cached outside the tree)" $(MAKE) tools
 	sh e2e/stage.sh "guest tier: a real Linux kernel as NVMe/TCP host" $(MAKE) guest
-	sh e2e/stage.sh "cluster tier: a real cluster on this machine" $(MAKE) cluster
-
-full: test ## make test, fuzzing, what takes long on a cluster, and the lab's own tests (it leaves nothing behind)
 	sh e2e/beside.sh 'sh e2e/stage.sh "fuzz: every decoder" $(MAKE) fuzz' \
-	  sh e2e/stage.sh "cluster tier, the long ones: figures, growth" $(MAKE) long
+	  sh e2e/stage.sh "cluster tier: a real cluster on this machine" $(MAKE) cluster
+
+full: test ## make test, what takes long on a cluster, and the lab's own tests (it leaves nothing behind)
+	sh e2e/stage.sh "cluster tier, the long ones: figures, growth" $(MAKE) long
 	sh e2e/stage.sh "guest tier: a hundred reconnects" $(MAKE) reconnects
 	sh e2e/stage.sh "lab: brought up, killed, taken down" $(MAKE) machine
 
