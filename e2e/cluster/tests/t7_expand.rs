@@ -91,12 +91,22 @@ fn ask(mib: u64) -> Result<()> {
     kubectl(&["patch", "pvc", "grows", "-p", &patch]).map(drop)
 }
 
+/// As Kubernetes writes it: in the greatest unit that leaves no fraction.
+fn quantity(mib: u64) -> String {
+    if mib.is_multiple_of(1024) {
+        format!("{}Gi", mib / 1024)
+    } else {
+        format!("{mib}Mi")
+    }
+}
+
 /// Waits until the claim says that all of it is there, on the node too.
 fn has(mib: u64) -> Result<()> {
-    wait(&format!("capacity of {mib}Mi"), GROWN, || {
+    let quantity = quantity(mib);
+    wait(&format!("capacity of {quantity}"), GROWN, || {
         let claim = get("pvc", "grows", Some("default"))?.context("it exists")?;
         let capacity = &claim["status"]["capacity"]["storage"];
-        Ok(if *capacity == format!("{mib}Mi") {
+        Ok(if *capacity == quantity {
             Ok(())
         } else {
             Err(format!("{} {}", claim["status"], events()))
