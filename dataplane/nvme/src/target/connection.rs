@@ -227,7 +227,11 @@ impl Connection {
         } else {
             self.sqhd + 1
         };
-        let length = sqe.sgl.length.get();
+        // Of what moves no data the descriptor says nothing, whatever length a host writes there.
+        let length = match sqe.direction() {
+            Direction::None => 0,
+            _ => sqe.sgl.length.get(),
+        };
         let slot = Slot {
             sqe,
             length,
@@ -260,10 +264,9 @@ impl Connection {
         inline: Option<(Bytes, bool)>,
     ) -> Result<Option<Command>, Status> {
         let kind = sqe.sgl.parse()?;
-        let direction = if length == 0 {
-            Direction::None
-        } else {
-            sqe.direction()
+        let direction = match length {
+            0 => Direction::None,
+            _ => sqe.direction(),
         };
         let execute = |data| {
             Ok(Some(Command {

@@ -102,6 +102,18 @@ fn short_data_are_filled_with_zeros_to_what_was_asked_for() {
 }
 
 #[test]
+fn a_command_without_data_has_no_room_for_any() {
+    let mut connection = admitted(NONE, LIMITS);
+    let mut sqe = IoCommand::Flush.to_sqe();
+    (sqe.cid, sqe.sgl) = (5.into(), Sgl::transport(u32::MAX));
+    let command = feed(&mut connection, &capsule(sqe, &[], NONE))
+        .unwrap()
+        .remove(0);
+    connection.complete_with(command.tag, Bytes::from_static(b"abc"), 0);
+    assert_eq!(response(&mut connection), (5, Status::SUCCESS));
+}
+
+#[test]
 fn one_r2t_asks_for_all_data_of_a_write() {
     let mut connection = admitted(NONE, LIMITS);
     let sqe = write(3, 256, Sgl::transport(1 << 20));
