@@ -16,8 +16,9 @@ pub(crate) fn names(data: &[u8]) {
     let host = HostNqn::from_wire(text);
     assert_eq!(host.expose(), text);
     let _parsed = host.parse_at_slice();
+    let has_tag = text.len() >= 32 && !text.ends_with(':');
     assert!(
-        !format!("{host:?}").contains(text) || text.len() < 32,
+        !has_tag || !format!("{host:?}").contains(text),
         "tag not redacted"
     );
 }
