@@ -14,6 +14,7 @@ use crate::ids::{AttachGeneration, Boot, FencePair, SliceUid, Term, VolumeUid};
 use crate::keys::{Key, Tag};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::str::FromStr;
 use uuid::Uuid;
 
 /// What all names begin with.
@@ -36,18 +37,23 @@ pub fn slice(uid: SliceUid) -> String {
 
 /// The volume a subsystem NQN names, if it names one.
 pub fn parse_volume(nqn: &str) -> Option<VolumeUid> {
-    nqn.strip_prefix(PREFIX)?
-        .strip_prefix(":volume:")?
-        .parse()
-        .ok()
+    parse_subsystem(nqn, ":volume:", volume)
 }
 
 /// The slice a subsystem NQN names, if it names one.
 pub fn parse_slice(nqn: &str) -> Option<SliceUid> {
-    nqn.strip_prefix(PREFIX)?
-        .strip_prefix(":slice:")?
-        .parse()
-        .ok()
+    parse_subsystem(nqn, ":slice:", slice)
+}
+
+/// NQNs are compared byte by byte (Base section 4.5): a UUID that is written in another way is
+/// another name.
+fn parse_subsystem<T: FromStr + Copy>(
+    nqn: &str,
+    kind: &str,
+    name: impl Fn(T) -> String,
+) -> Option<T> {
+    let uid = nqn.strip_prefix(PREFIX)?.strip_prefix(kind)?.parse().ok()?;
+    (name(uid) == nqn).then_some(uid)
 }
 
 /// UUIDv5 of a node's name, so that a name of any length fits in an NQN.
@@ -199,6 +205,19 @@ mod tests {
         assert!(seen.proven(&drive_key, slice));
         assert!(!seen.proven(&drive_key, SliceUid::random()));
         assert!(!seen.proven(&Key::random(), slice));
+    }
+
+    #[test]
+    fn a_subsystem_has_one_name() {
+        let uid = SliceUid(Uuid::from_u128(0xabc));
+        assert_eq!(parse_slice(&slice(uid)), Some(uid));
+        for other in [
+            slice(uid).replace("abc", "ABC"),
+            slice(uid).replace('0', ""),
+        ] {
+            assert_eq!(parse_slice(&other), None, "{other}");
+        }
+        assert_eq!(parse_volume(&slice(uid)), None);
     }
 
     #[test]

@@ -162,6 +162,15 @@ impl Held {
         is_news
     }
 
+    /// A write failed: what it has left may be neither what was there nor what was written.
+    fn in_doubt(&self) {
+        let mut core = self.store.core();
+        for (piece, _) in &self.placed {
+            let place = (self.slice.number(), piece.index);
+            core.pending.suspect(place, piece.mask());
+        }
+    }
+
     /// Writes over chunks that the slice has. Whether some of it was suspect: then it is
     /// acknowledged only when the log knows of it.
     pub fn overwrite(&self, data: &[u8], stamp: Config) -> Result<bool, DiskError> {
@@ -172,7 +181,7 @@ impl Held {
         for extent in &extents {
             let at = self.store.geometry.data_start + extent.offset;
             let bytes = &data[extent.buffer.clone()];
-            self.write_at(at, bytes)?;
+            self.write_at(at, bytes).inspect_err(|_| self.in_doubt())?;
         }
         let sums: Vec<_> = self
             .placed
@@ -192,7 +201,7 @@ impl Held {
         for (piece, chunk) in &self.placed {
             let zeros = &zeros[..piece.length as usize];
             let at = self.store.place(*chunk) + piece.within;
-            self.write_at(at, zeros)?;
+            self.write_at(at, zeros).inspect_err(|_| self.in_doubt())?;
             sums.push(self.sums_of(piece, zeros, stamp));
         }
         Ok(self.wrote(&sums))

@@ -162,13 +162,13 @@ impl Store {
                 Ok(plan.unwrap_or_default())
             })
             .await?;
-        let was_suspect = if mapped {
+        let written = if mapped {
             blocking(move || {
                 let done = held.overwrite(&data, carried.config);
                 drop((held, heated, permit));
                 done
             })
-            .await?
+            .await
         } else {
             drop(held);
             let (store, slice) = (self.clone(), slice.clone());
@@ -177,12 +177,24 @@ impl Store {
                 drop((heated, permit));
                 done
             })
-            .await?
+            .await
         };
+        let was_suspect = self.told(written).await?;
         match mode {
             Write::Cached if !was_suspect || self.breakage.is(Broken::LateSums) => Ok(()),
             _ => self.log(Wanted::Flush).await,
         }
+    }
+
+    /// Records what a write that failed has left in doubt, before anyone is told.
+    async fn told<T>(self: &Arc<Self>, written: Result<T, DiskError>) -> Result<T, DiskError> {
+        if let Err(error) = &written
+            && error.kind() != ErrorKind::NoSpace
+        {
+            // A log that cannot be written says so itself.
+            let _ = self.log(Wanted::Suspects).await;
+        }
+        written
     }
 
     /// Makes every acknowledged write durable.
@@ -375,8 +387,8 @@ impl Store {
             let whole = self.held(slice, round.whole, true);
             let parts = self.held(slice, round.parts, true);
             if !parts.placed.is_empty() {
-                let zeroed = blocking(move || parts.zero(carried.config));
-                if zeroed.await? {
+                let zeroed = blocking(move || parts.zero(carried.config)).await;
+                if self.told(zeroed).await? {
                     self.log(Wanted::Flush).await?;
                 }
             }

@@ -5,6 +5,7 @@ mod faults;
 mod kept;
 mod measure;
 mod model;
+mod suspect;
 
 use super::*;
 use crate::superblock::{Geometry, SMALLEST};
