@@ -9,12 +9,14 @@ LAB     := target/debug/weft-lab
 BENCH   ?=
 # How many `make recoveries` does.
 RECOVERIES ?= 100000
+# Rows of the fault matrix that `make faults` runs; none for all.
+ROWS    ?=
 # Tests of the cluster tier that `make cluster` runs.
 CLUSTER ?= --lib --bins --test t1_tour --test t2_raw_block --test t3_kills --test t4_bad_input --test t5_operator_dies
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo down test check unit local guest reconnects cluster long machine fuzz recoveries soak full idle bench crds images tools packages deny lab toolchain binaries
+.PHONY: help demo down test check unit local faults guest reconnects cluster long machine fuzz recoveries soak full idle bench crds images tools packages deny lab toolchain binaries
 
 help: ## list these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +63,10 @@ unit: ## unit and plan tests alone
 
 local: binaries ## real processes on loopback, killed and stopped (root: FUSE and loop devices)
 	WEFT_BIN=$(CURDIR)/$(OUT) $(CARGO) test --locked -p weft-e2e-local -- --test-threads=2
+	WEFT_BIN=$(CURDIR)/$(OUT) $(CARGO) run --locked -p weft-e2e-local --bin faults
+
+faults: binaries ## the fault matrix on real processes; prints and stores a table (ROWS='1 3')
+	WEFT_BIN=$(CURDIR)/$(OUT) $(CARGO) run --locked -p weft-e2e-local --bin faults -- $(ROWS)
 
 guest: binaries ## a real Linux kernel connects to a real engine (root: network namespace)
 	WEFT_BIN=$(CURDIR)/$(OUT) $(CARGO) test --locked -p weft-guest -- --test-threads=1 --nocapture

@@ -14,11 +14,13 @@
 //! | [`setup`] | documents and processes of one drive, one engine, one initiator |
 //! | [`host`] | a host that checks every byte it gets back |
 //! | [`files`] | the same through a file system |
+//! | [`faults`] | the fault matrix, one row a file |
 //! | [`loopdev`] | loop devices with direct I/O |
 //! | [`wire`] | PDUs by hand, also wrong ones |
 //! | [`usage`] | what a process costs |
 //! | [`wait`] | waiting for a condition, never for a time |
 
+pub mod faults;
 pub mod files;
 pub mod host;
 pub mod loopdev;

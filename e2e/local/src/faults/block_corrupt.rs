@@ -1,0 +1,76 @@
+//! Row 18: one block is damaged on every drive that has it.
+
+use super::load::Load;
+use super::{Row, Seen};
+use crate::host::attach;
+use crate::namespace;
+use crate::process::Role;
+use crate::setup::Setup;
+use anyhow::{Context, Result, ensure};
+use bytes::{Bytes, BytesMut};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use weft_block::{BLOCK, Disk, ErrorKind, Write};
+
+pub const ROW: Row = Row {
+    number: 18,
+    injected: "a block damaged behind the drive's back, on all members",
+    expected: "that block alone fails (0281h), the volume stays up, a write heals it",
+    run,
+};
+
+/// Beyond what the load uses.
+const FIRST: u64 = 40_000;
+const MARK: &[u8; 16] = b"the damaged one.";
+
+fn run() -> Result<Seen> {
+    let setup = Setup::new();
+    let _drive = setup.start_drive(Role::Supervised);
+    let _engine = setup.start_engine(1, Role::Supervised);
+    namespace::runtime().block_on(async {
+        let load = Load::start(&setup, 1).await;
+        load.progress(100).await;
+        let disk = attach(setup.host_options(1)).await;
+        let three = [[1; 16], *MARK, [3; 16]].map(|word| word.repeat(BLOCK as usize / 16));
+        let data = Bytes::from(three.concat());
+        disk.write(FIRST * BLOCK, data.clone(), Write::Durable)
+            .await?;
+        damage(&setup)?;
+        let mut bytes = BytesMut::zeroed(BLOCK as usize);
+        let error = disk.read((FIRST + 1) * BLOCK, &mut bytes).await;
+        let error = error.err().context("the damaged block was served")?;
+        ensure!(error.kind() == ErrorKind::MediaRead, "{error}");
+        for (block, word) in [(0, 1), (2, 3)] {
+            disk.read((FIRST + block) * BLOCK, &mut bytes).await?;
+            ensure!(bytes.iter().all(|byte| *byte == word), "block {block}");
+        }
+        load.progress(100).await;
+        disk.write(FIRST * BLOCK, data.clone(), Write::Durable)
+            .await?;
+        let mut all = BytesMut::zeroed(data.len());
+        disk.read(FIRST * BLOCK, &mut all).await?;
+        ensure!(all == data, "what was written over it is not there");
+        disk.stop().await;
+        load.finish("one error, healed").await
+    })
+}
+
+/// Flips a bit of the block in the drive's file.
+fn damage(setup: &Setup) -> Result<()> {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(setup.path("drive.img"))?;
+    let length = file.metadata()?.len();
+    let mut block = vec![0; BLOCK as usize];
+    for at in (0..length).step_by(BLOCK as usize) {
+        file.read_exact_at(&mut block, at)?;
+        if block.starts_with(MARK) {
+            block[2000] ^= 8;
+            file.write_all_at(&block, at)?;
+            file.sync_all()?;
+            return Ok(());
+        }
+    }
+    anyhow::bail!("the block is not in the drive's file")
+}
