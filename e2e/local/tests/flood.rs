@@ -26,7 +26,7 @@ const WINDOWS: u32 = 10;
 const WINDOW: Duration = Duration::from_secs(2);
 /// The test opens them on the cores that the host works on: slowly, so that its own work is not
 /// what is measured.
-const FLOOD: Duration = Duration::from_secs(4);
+const FLOOD: Duration = Duration::from_secs(5);
 /// Commands of the host at a time.
 const DEPTH: usize = 32;
 const BLOCK: usize = 4096;
@@ -52,23 +52,27 @@ fn a_flood_of_half_open_connections_leaves_an_attached_host_its_throughput() {
             .collect();
         let worker = engine.worker().expect("an engine");
         let before = Usage::of(worker).expect("its usage");
-        let (mut quiet, mut flooded) = (0, 0);
+        let mut ratios = vec![];
         let mut held = VecDeque::new();
         for window in 0..WINDOWS {
-            quiet += during(&done, tokio::time::sleep(WINDOW)).await;
+            let quiet = during(&done, tokio::time::sleep(WINDOW)).await;
             let flood = flood(setup.engine_address(1), window, &mut held);
-            flooded += during(&done, flood).await;
+            ratios.push(during(&done, flood).await / quiet);
         }
         let after = Usage::of(worker).expect("its usage");
         ended.store(true, Ordering::Relaxed);
         for worker in workers {
             worker.await.expect("the host met no error");
         }
-        let ratio = flooded as f64 / quiet as f64;
+        // What else the machine does in one window says nothing.
+        ratios.sort_by(f64::total_cmp);
+        let ratio = ratios[ratios.len() / 2];
         println!(
-            "{} connections held: {flooded} reads against {quiet} without, {:.1} %; PSS {} KiB before, {} KiB after",
+            "{} connections held: {:.1} % of the throughput without, {:.1} to {:.1} in {WINDOWS} windows; PSS {} KiB before, {} KiB after",
             held.len(),
             ratio * 100.0,
+            ratios[0] * 100.0,
+            ratios[ratios.len() - 1] * 100.0,
             before.pss,
             after.pss
         );
@@ -114,11 +118,11 @@ async fn work(
 }
 
 /// Reads done per second meanwhile.
-async fn during(done: &AtomicU64, meanwhile: impl Future<Output = ()>) -> u64 {
+async fn during(done: &AtomicU64, meanwhile: impl Future<Output = ()>) -> f64 {
     let (before, began) = (done.load(Ordering::Relaxed), Instant::now());
     meanwhile.await;
     let reads = done.load(Ordering::Relaxed) - before;
-    (reads as f64 / began.elapsed().as_secs_f64()) as u64
+    reads as f64 / began.elapsed().as_secs_f64()
 }
 
 /// Opens its part of the connections at a steady rate, from many addresses, and holds them.
