@@ -9,9 +9,16 @@ use crate::membership::View;
 use crate::membership::writes::{WriteNumber, Writes};
 use crate::membership::{Access, Action, Assignment, Event, Membership, Phase, Rebuild, Region};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use weft_spec::ids::{DocumentGeneration, FencePair, SliceUid};
 
-pub type Drives = BTreeMap<SliceUid, Drive>;
+/// Shared between worlds until one of them changes them.
+pub type Drives = BTreeMap<SliceUid, Arc<Drive>>;
+
+/// One drive, to be changed.
+pub fn drive(drives: &mut Drives, slice: SliceUid) -> Option<&mut Drive> {
+    drives.get_mut(&slice).map(Arc::make_mut)
+}
 
 /// A host's write on its way.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -166,7 +173,7 @@ impl Engine {
         if !self.live.contains(&slice) {
             return;
         }
-        if let Some(drive) = around.drives.get_mut(&slice) {
+        if let Some(drive) = drive(around.drives, slice) {
             let (by, late) = (self.id, false);
             drive.inbox.push(Command { by, late, what });
             drive.inbox.sort_by_key(Command::key);
@@ -255,7 +262,7 @@ impl Engine {
     }
 
     pub fn lost(&mut self, slice: SliceUid, around: &mut Around) {
-        if let Some(drive) = around.drives.get_mut(&slice) {
+        if let Some(drive) = drive(around.drives, slice) {
             let mine = drive
                 .inbox
                 .iter_mut()
@@ -353,7 +360,7 @@ impl Engine {
             let stamp = from.now.stamp;
             self.copy(slice, region, from.now.value, from.hole, around);
             if around.broken.has(Broken::NotStampedAnew) {
-                let drive = around.drives.get_mut(&slice)?;
+                let drive = drive(around.drives, slice)?;
                 drive.places.get_mut(region.0 as usize)?.now.stamp = stamp;
             }
         }
@@ -374,7 +381,7 @@ impl Engine {
                 .map(|view| view.config)
                 .unwrap_or_default(),
         };
-        if let Some(drive) = around.drives.get_mut(&slice) {
+        if let Some(drive) = drive(around.drives, slice) {
             drive.write(write, around.broken);
         }
     }
@@ -391,7 +398,7 @@ impl Engine {
             return None;
         }
         let since = rebuild.task.since;
-        let target = around.drives.get_mut(&rebuild.task.target)?;
+        let target = drive(around.drives, rebuild.task.target)?;
         if since.0 == 0 && !around.broken.has(Broken::NotEmptied) {
             target
                 .places
@@ -436,7 +443,7 @@ impl Engine {
 
     fn flush_one(&mut self, slice: SliceUid, around: &mut Around) {
         let id = self.id;
-        if let Some(drive) = around.drives.get_mut(&slice)
+        if let Some(drive) = drive(around.drives, slice)
             && drive.admitted == Some(id)
             && self.live.contains(&slice)
         {
@@ -451,7 +458,7 @@ impl Engine {
         self.reached(around)?;
         let told = std::mem::take(&mut self.equal);
         for slice in &view.in_sync {
-            let drive = around.drives.get_mut(slice)?;
+            let drive = drive(around.drives, *slice)?;
             drive.flush();
             told.iter()
                 .filter(|region| !self.locked(**region))
@@ -471,21 +478,22 @@ impl Engine {
     }
 
     /// What a read of that member gives, if it is allowed.
-    pub fn read(&self, region: Region, member: SliceUid, around: &Around) -> Option<Value> {
+    pub fn read(
+        &self,
+        region: Region,
+        member: SliceUid,
+        drives: &Drives,
+        broken: &Breakage,
+    ) -> Option<Value> {
         let view = self.view.as_ref()?;
         let allowed = self.core.access() != Access::Paused && self.live.contains(&member);
-        if !allowed || !view.in_sync.contains(&member) {
+        let unequal = self.unequal.contains(&region) && !broken.has(Broken::NotEqualFirst);
+        let locked = self.locked(region) && !broken.has(Broken::ReadsDoNotWait);
+        if !allowed || !view.in_sync.contains(&member) || unequal || locked {
             return None;
         }
-        if self.unequal.contains(&region) && !around.broken.has(Broken::NotEqualFirst) {
-            return None;
-        }
-        if self.locked(region) && !around.broken.has(Broken::ReadsDoNotWait) {
-            return None;
-        }
-        let drive = around.drives.get(&member)?;
-        let passes = around.broken.has(Broken::OldCommandsPass);
-        let mine = drive.admitted == Some(self.id) || passes;
+        let drive = drives.get(&member)?;
+        let mine = drive.admitted == Some(self.id) || broken.has(Broken::OldCommandsPass);
         let place = drive.places.get(region.0 as usize)?;
         mine.then_some(place.now.value)
     }

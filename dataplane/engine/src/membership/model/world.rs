@@ -2,12 +2,13 @@
 
 use super::broken::{Breakage, Broken};
 use super::drive::{Command, Drive, What};
-use super::engine::{Around, Drives, Engine};
+use super::engine::{Around, Drives, Engine, drive};
 use super::host::Host;
 use super::{Budget, ProcessId, Setup, Value, Violation, slice};
 use crate::membership::writes::WriteNumber;
 use crate::membership::{Access, Assignment, Event, Phase, Recovery, Region};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use uuid::Uuid;
 use weft_spec::ids::{AttachGeneration, DocumentGeneration, FencePair, SliceUid, Term, VolumeUid};
 
@@ -15,7 +16,7 @@ use weft_spec::ids::{AttachGeneration, DocumentGeneration, FencePair, SliceUid, 
 pub struct World {
     pub drives: Drives,
     /// By process; none for one that has ended.
-    pub engines: Vec<Option<Engine>>,
+    pub engines: Vec<Option<Arc<Engine>>>,
     pub host: Host,
     pub left: Budget,
     pub term: Term,
@@ -68,7 +69,7 @@ pub enum Pod {
 
 impl World {
     pub fn new(setup: &Setup) -> Self {
-        let drives = (0..setup.slices).map(|n| (slice(n), Drive::blank(setup.regions)));
+        let drives = (0..setup.slices).map(|n| (slice(n), Arc::new(Drive::blank(setup.regions))));
         Self {
             drives: drives.collect(),
             engines: Vec::new(),
@@ -81,11 +82,11 @@ impl World {
     }
 
     pub fn engine(&self, process: ProcessId) -> Option<&Engine> {
-        self.engines.get(usize::from(process.0))?.as_ref()
+        self.engines.get(usize::from(process.0))?.as_deref()
     }
 
     fn alive(&self) -> impl Iterator<Item = &Engine> {
-        self.engines.iter().flatten()
+        self.engines.iter().flatten().map(Arc::as_ref)
     }
 
     /// Every step that may follow.
@@ -190,10 +191,9 @@ impl World {
         region: Region,
         member: SliceUid,
     ) -> Option<Value> {
-        let mut world = self.clone();
-        let (engine, around) = world.with(path, &setup.broken)?;
-        let value = engine.read(region, member, &around);
-        let floor = around.host.region(region).floor;
+        let engine = self.engine(path)?;
+        let value = engine.read(region, member, &self.drives, &setup.broken);
+        let floor = self.host.regions.get(region.0 as usize)?.floor;
         value.filter(|value| *value != floor)
     }
 
@@ -311,22 +311,22 @@ impl World {
             Step::Deliver(slice, at) => self.deliver(slice, at, broken),
             Step::Crash(slice) => {
                 self.left.crashes -= 1;
-                self.drives.get_mut(&slice)?.crash(broken);
+                drive(&mut self.drives, slice)?.crash(broken);
                 self.closed(slice, broken)
             }
             Step::Die(slice) => {
                 self.left.deaths -= 1;
-                self.drives.get_mut(&slice)?.die(broken);
+                drive(&mut self.drives, slice)?.die(broken);
                 self.closed(slice, broken)
             }
             Step::Fold(slice) => {
                 self.left.folds -= 1;
-                self.drives.get_mut(&slice)?.fold(broken);
+                drive(&mut self.drives, slice)?.fold(broken);
                 Some(())
             }
             Step::Blank(slice) => {
                 self.left.blanks -= 1;
-                *self.drives.get_mut(&slice)? = Drive::blank(setup.regions);
+                *drive(&mut self.drives, slice)? = Drive::blank(setup.regions);
                 self.closed(slice, broken)
             }
             Step::Attach(id) => self.attach(id, broken),
@@ -370,6 +370,7 @@ impl World {
         let others = others.filter(|engine| engine.id != id && engine.serving());
         let greatest = others.map(|engine| engine.core.pair()).max();
         let engine = self.engines.get_mut(usize::from(id.0))?.as_mut()?;
+        let engine = Arc::make_mut(engine);
         let around = Around {
             drives: &mut self.drives,
             host: &mut self.host,
@@ -419,12 +420,16 @@ impl World {
             revoked: self.revoked,
         };
         let engine = Engine::start(id, assignment, &mut around);
-        self.engines.push(Some(engine));
+        self.engines.push(Some(Arc::new(engine)));
         Some(())
     }
 
     fn end(&mut self, id: ProcessId) {
         for drive in self.drives.values_mut() {
+            if !drive.inbox.iter().any(|command| command.by == id) {
+                continue;
+            }
+            let drive = Arc::make_mut(drive);
             let mine = drive.inbox.iter_mut().filter(|command| command.by == id);
             mine.for_each(|command| command.late = true);
             drive.inbox.sort_by_key(Command::key);
@@ -476,7 +481,7 @@ impl World {
         let (engine, mut around) = self.with(id, broken)?;
         engine.connecting.remove(&slice);
         let pair = engine.core.pair();
-        let drive = around.drives.get_mut(&slice)?;
+        let drive = drive(around.drives, slice)?;
         if drive.connect(pair, id, broken) {
             if engine.met_newer {
                 around.violations.insert(Violation::ParkedRaises);
@@ -505,7 +510,7 @@ impl World {
     }
 
     fn deliver(&mut self, slice: SliceUid, at: usize, broken: &Breakage) -> Option<()> {
-        let drive = self.drives.get_mut(&slice)?;
+        let drive = drive(&mut self.drives, slice)?;
         let command = drive.inbox.remove(at);
         let (by, late) = (command.by, command.late);
         if !drive.admits(by, broken) {
