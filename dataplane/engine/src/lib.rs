@@ -18,6 +18,7 @@ pub mod control;
 pub mod document;
 pub mod gate;
 pub mod layers;
+pub mod membership;
 pub mod plan;
 pub mod run;
 pub mod slice_link;
