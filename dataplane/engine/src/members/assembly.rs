@@ -373,6 +373,19 @@ impl Assembly {
         self.mirror.report().borrow().flow == Flow::Drained
     }
 
+    /// Tells people of another record in force.
+    fn say(&self, record: Option<&SliceRecord>) {
+        let before = self.state.borrow().record.clone();
+        let Some(record) = record.filter(|record| Some(*record) != before.as_ref()) else {
+            return;
+        };
+        let config = record.config.0;
+        match record.out_of_sync.as_slice() {
+            [] => tracing::info!(config, "all members are in-sync"),
+            out => tracing::warn!(config, ?out, "one member fewer, or more: goes on without"),
+        }
+    }
+
     /// Tells what is so now.
     pub(super) fn publish(&mut self) {
         let wire = |(slice, link): (&SliceUid, &Link)| {
@@ -389,6 +402,7 @@ impl Assembly {
             self.membership.phase().clone(),
             self.membership.record().cloned(),
         );
+        self.say(record.as_ref());
         self.state.send_if_modified(|state| {
             let next = State {
                 pair,
