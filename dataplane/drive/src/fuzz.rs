@@ -196,6 +196,8 @@ fn member(config: u64) -> SliceRecord {
             since: Config(config),
         }],
         voters: vec![SLICE],
+        old_voters: vec![],
+        loss: None,
         state: MemberState::Current,
     }
 }

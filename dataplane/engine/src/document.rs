@@ -98,10 +98,12 @@ pub fn read(path: &Path) -> Result<EngineDocument, ReadError> {
     Ok(document)
 }
 
-/// The slice that the volume is made of.
-pub fn member(document: &EngineDocument) -> &SliceMember {
-    let Stack::Slice(member) = &document.stack;
-    member
+/// The slice that the volume is made of, if that is all.
+pub fn only_slice(document: &EngineDocument) -> Option<&SliceMember> {
+    match &document.stack {
+        Stack::Slice(member) => Some(member),
+        Stack::Mirror(_) => None,
+    }
 }
 
 /// How a document that was put relates to the present one.
@@ -151,13 +153,18 @@ pub fn judge(
     if !put.size.is_multiple_of(BLOCK) {
         return Err(DocumentError::Unaligned(put.size));
     }
-    let (old, new) = (member(present), member(put));
+    let slices = |same: fn(&SliceMember, &SliceMember) -> bool| match (&present.stack, &put.stack) {
+        (Stack::Slice(old), Stack::Slice(new)) => same(old, new),
+        // Which slices there are is for the membership to follow.
+        (Stack::Mirror(_), Stack::Mirror(_)) => true,
+        _ => false,
+    };
     let fixed = [
         (
             "the slice",
-            old.slice == new.slice && old.drive == new.drive,
+            slices(|old, new| old.slice == new.slice && old.drive == new.drive),
         ),
-        ("the slice's key", old.key == new.key),
+        ("the slice's key", slices(|old, new| old.key == new.key)),
         ("the port", present.port == put.port),
     ];
     match fixed.into_iter().find(|(_, same)| !same) {
@@ -221,8 +228,9 @@ mod tests {
             (
                 "other slice",
                 |d| {
-                    let Stack::Slice(m) = &mut d.stack;
-                    m.slice = SliceUid::random()
+                    if let Stack::Slice(m) = &mut d.stack {
+                        m.slice = SliceUid::random();
+                    }
                 },
                 Err("the slice cannot change"),
             ),

@@ -10,7 +10,9 @@
 //! | [`status`] | what is reported, computed from what was observed | no |
 //! | [`stack`], [`layers`] | the layers that the document asks for, as one `Disk` | |
 //! | [`gate`] | which hosts are admitted, and their associations | for an older association to end |
-//! | [`slice_link`] | inspects, connects and records at a slice's drive | yes |
+//! | [`membership`] | which slices of a mirror are in-sync, and who may say so | no |
+//! | [`way`], [`slice_link`] | how a slice is reached; inspects, connects and records at the drive of the one slice | yes |
+//! | [`members`] | does what the membership decides at the slices of a mirror | yes |
 //! | [`control`] | the engine's end of the control link | yes |
 //! | [`run`] | the one loop: waits for events, gives them to the plan, does its actions | yes |
 
@@ -18,8 +20,11 @@ pub mod control;
 pub mod document;
 pub mod gate;
 pub mod layers;
+pub mod members;
+pub mod membership;
 pub mod plan;
 pub mod run;
 pub mod slice_link;
 pub mod stack;
 pub mod status;
+pub mod way;

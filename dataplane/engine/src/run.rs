@@ -1,12 +1,16 @@
 //! The engine's loop: waits for what happens, gives it to the plan, does what the plan says.
 
+mod many;
+
 use crate::control::{EngineHandler, Put};
 use crate::document::DocumentError;
 use crate::gate::{Door, HostGate};
+use crate::members::{self, Members};
 use crate::plan::{Action, Engine, Event, Phase};
 use crate::slice_link;
 use crate::stack;
-use crate::status::{self, Wire};
+use crate::status::{self, Wire, Wires};
+
 use anyhow::Context;
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -19,6 +23,7 @@ use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
+use weft_block::Disk;
 use weft_control::client::Client;
 use weft_control::tls::{self, Identity};
 use weft_control::{push, server};
@@ -49,7 +54,7 @@ pub async fn run(document: EngineDocument) -> anyhow::Result<Outcome> {
     let mut terminate = signal(SignalKind::terminate())?;
     let (puts, mut put) = mpsc::channel(PUTS);
     let (engine, actions) = Engine::new(document);
-    let status = watch::Sender::new(status::status(&engine, &Wire::default(), &[]));
+    let status = watch::Sender::new(status::status(&engine, &Wires::One(&Wire::default()), &[]));
     let control = engine.document().control.clone();
     let control =
         control.map(|link| Control::start(&link, engine.document().volume, &status, puts));
@@ -81,6 +86,7 @@ enum Happened {
     /// This end as the drive sees it, on the association with this local address.
     Seen(Option<SocketAddr>, Option<SocketAddr>),
     Path(Box<PathState>),
+    Members(Box<members::State>),
     Put(Put),
     Associations,
 }
@@ -95,6 +101,8 @@ struct Runner {
     inspection: Option<AbortHandle>,
     pauses: Pauses,
     fenced: CancellationToken,
+    /// The slices of a mirror.
+    members: Option<Members>,
     link: Option<Link>,
     export: Option<JoinHandle<std::io::Result<()>>>,
     waiting: VecDeque<(
@@ -106,10 +114,35 @@ struct Runner {
 /// What exists once the fence was raised.
 struct Link {
     volume: stack::Volume,
-    disk: Arc<ReconnectingDisk>,
-    path: watch::Receiver<PathState>,
+    /// The one slice; a mirror's are with [`Members`].
+    slice: Option<Slice>,
     gate: Arc<HostGate>,
     associations: watch::Receiver<()>,
+}
+
+impl Link {
+    fn new(
+        document: &EngineDocument,
+        pair: FencePair,
+        below: Arc<dyn Disk>,
+        slice: Option<Slice>,
+        fenced: &CancellationToken,
+    ) -> Self {
+        let volume = stack::build(document, below, fenced);
+        let gate = HostGate::new(document.volume, pair, volume.top.clone());
+        Self {
+            associations: gate.changed(),
+            volume,
+            slice,
+            gate,
+        }
+    }
+}
+
+/// The one slice of a volume, over whatever association there is.
+struct Slice {
+    disk: Arc<ReconnectingDisk>,
+    path: watch::Receiver<PathState>,
 }
 
 impl Runner {
@@ -123,6 +156,7 @@ impl Runner {
             inspection: None,
             pauses: Pauses::default(),
             fenced: CancellationToken::new(),
+            members: None,
             link: None,
             export: None,
             waiting: VecDeque::new(),
@@ -140,6 +174,7 @@ impl Runner {
                     Err(error) => std::panic::resume_unwind(error.into_panic()),
                 },
                 happened = changed(&mut self.link) => return happened,
+                happened = told(&mut self.members) => return happened,
                 Some(put) = puts.recv() => return Happened::Put(put),
                 _ = terminate.recv() => return Happened::Event(Event::Terminate),
             }
@@ -158,6 +193,7 @@ impl Runner {
                 Vec::new()
             }
             Happened::Path(path) => self.path(*path),
+            Happened::Members(state) => self.members(*state)?,
             Happened::Put(put) => self.put(put),
             Happened::Associations => {
                 let live = self
@@ -192,8 +228,8 @@ impl Runner {
                     }
                 }
                 Action::Redirect(address) => {
-                    if let Some(link) = &self.link {
-                        link.disk.set_address(address);
+                    if let Some(slice) = self.slice() {
+                        slice.disk.set_address(address);
                     }
                 }
                 Action::Park => {
@@ -217,11 +253,18 @@ impl Runner {
         Ok(ended)
     }
 
+    fn slice(&self) -> Option<&Slice> {
+        self.link.as_ref()?.slice.as_ref()
+    }
+
     fn inspect(&mut self) {
-        let (document, pause) = (self.engine.document().clone(), self.pauses.next());
+        let Some(way) = self.way() else {
+            return self.assemble();
+        };
+        let pause = self.pauses.next();
         let task = self.tasks.spawn(async move {
             tokio::time::sleep(pause).await;
-            Happened::Event(match slice_link::inspect(&document).await {
+            Happened::Event(match slice_link::inspect(&way).await {
                 Ok(inspection) => Event::Inspected(inspection),
                 Err(error) => Event::Unreachable(error.to_string()),
             })
@@ -230,9 +273,9 @@ impl Runner {
     }
 
     fn connect(&mut self, pair: FencePair) {
-        let (document, process) = (self.engine.document().clone(), self.process);
+        let Some(way) = self.way() else { return };
         let task = self.tasks.spawn(async move {
-            match slice_link::connect(&document, pair, process).await {
+            match slice_link::connect(&way, pair).await {
                 Ok((options, disk)) => Happened::Connected(Box::new((pair, options, disk))),
                 Err(error) => Happened::Event(Event::Unreachable(error.to_string())),
             }
@@ -257,25 +300,23 @@ impl Runner {
         self.pauses = Pauses::default();
         let disk = ReconnectingDisk::start(options, Some(first));
         let document = self.engine.document();
-        let volume = stack::build(document, |_| disk.clone(), &self.fenced);
-        let gate = HostGate::new(document.volume, pair, volume.top.clone());
         let mut path = disk.state();
         // What it is now is news to the loop.
         path.mark_changed();
-        self.link = Some(Link {
-            volume,
-            associations: gate.changed(),
+        let slice = Slice {
+            disk: disk.clone(),
             path,
-            disk,
-            gate,
-        });
+        };
+        self.link = Some(Link::new(document, pair, disk, Some(slice), &self.fenced));
         tracing::info!(%pair, "fence raised");
         self.engine.step(Event::Connected)
     }
 
     fn record(&mut self, generation: DocumentGeneration) {
-        let Some(link) = &self.link else { return };
-        let recording = slice_link::record(link.disk.clone(), generation);
+        let Some(slice) = self.slice() else {
+            return self.assemble();
+        };
+        let recording = slice_link::record(slice.disk.clone(), generation);
         self.tasks.spawn(async move {
             Happened::Event(match recording.await {
                 Ok(generation) => Event::Recorded(generation),
@@ -285,9 +326,13 @@ impl Runner {
     }
 
     fn measure(&mut self) {
-        let Some(link) = &self.link else { return };
-        let disk = link.disk.clone();
+        let disk = self.slice().map(|slice| slice.disk.clone());
+        let mirror = self.members.as_ref().map(|members| members.mirror.clone());
         self.tasks.spawn(async move {
+            let Some(disk) = disk else {
+                let size = mirror.map_or(0, |mirror| mirror.measure());
+                return Happened::Event(Event::SliceSize(size));
+            };
             // An association that is lost meanwhile is followed by another, which is asked anew.
             let size = slice_link::size(&disk).await.unwrap_or(0);
             Happened::Event(Event::SliceSize(size))
@@ -315,8 +360,8 @@ impl Runner {
         let is_new = self.wire.took(path.clone());
         if is_new {
             self.pauses = Pauses::default();
-            if let Some(link) = &self.link {
-                let (disk, local) = (link.disk.clone(), path.local);
+            if let Some(slice) = self.slice() {
+                let (disk, local) = (slice.disk.clone(), path.local);
                 self.tasks.spawn(async move {
                     Happened::Seen(local, slice_link::seen_by_drive(&disk).await)
                 });
@@ -382,7 +427,15 @@ impl Runner {
 
     fn report(&mut self) {
         let associations = self.link.as_ref().map(|link| link.gate.associations());
-        let newest = status::status(&self.engine, &self.wire, &associations.unwrap_or_default());
+        let members = self
+            .members
+            .as_ref()
+            .map(|members| members.state.borrow().clone());
+        let wires = match &members {
+            Some(members) => Wires::Many(members),
+            None => Wires::One(&self.wire),
+        };
+        let newest = status::status(&self.engine, &wires, &associations.unwrap_or_default());
         self.status.send_if_modified(|present| {
             if present.state != newest.state || present.reason != newest.reason {
                 tracing::info!(state = ?newest.state, reason = newest.reason, "{}", newest.message);
@@ -398,12 +451,29 @@ async fn changed(link: &mut Option<Link>) -> Happened {
     let Some(link) = link else {
         return std::future::pending().await;
     };
-    tokio::select! {
-        Ok(()) = link.path.changed() => {
-            Happened::Path(Box::new(link.path.borrow_and_update().clone()))
+    let path = async {
+        let Some(slice) = &mut link.slice else {
+            return std::future::pending().await;
+        };
+        match slice.path.changed().await {
+            Ok(()) => slice.path.borrow_and_update().clone(),
+            Err(_) => std::future::pending().await,
         }
+    };
+    tokio::select! {
+        path = path => Happened::Path(Box::new(path)),
         Ok(()) = link.associations.changed() => Happened::Associations,
         else => std::future::pending().await,
+    }
+}
+
+async fn told(members: &mut Option<Members>) -> Happened {
+    let Some(members) = members else {
+        return std::future::pending().await;
+    };
+    match members.state.changed().await {
+        Ok(()) => Happened::Members(Box::new(members.state.borrow_and_update().clone())),
+        Err(_) => std::future::pending().await,
     }
 }
 

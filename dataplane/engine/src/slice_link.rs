@@ -1,58 +1,33 @@
 //! The engine's dealings with the drive that holds its slice, apart from I/O.
 
-use crate::document::member;
-use bytes::Bytes;
+use crate::members::link::{self, LinkError};
+use crate::way::Way;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use uuid::Uuid;
 use weft_block::{DiskError, ErrorKind};
-use weft_spec::drive::{DocumentMark, SliceInspection, VENDOR_INSPECT, VENDOR_PUT_GENERATION};
-use weft_spec::engine::EngineDocument;
+use weft_spec::drive::{SliceInspection, VENDOR_INSPECT};
 use weft_spec::ids::{DocumentGeneration, FencePair};
-use weft_spec::nqn::{self, HostNqn};
 use weft_transport::{ConnectError, ConnectOptions, PathState, ReconnectingDisk, RemoteDisk};
 
-/// Room for the answer to *inspect*.
-const INSPECTION_LENGTH: u32 = 4096;
 /// After a refusal to record that is neither a fence nor a lost path.
 const RECORD_PAUSE: Duration = Duration::from_secs(1);
 
-/// Why a slice could not be asked.
-#[derive(Debug, thiserror::Error)]
-pub enum LinkError {
-    /// No association.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// The command failed.
-    #[error(transparent)]
-    Command(#[from] DiskError),
-    /// The answer is not an inspection.
-    #[error("the drive's answer to an inspection cannot be read")]
-    Answer(#[from] serde_json::Error),
-}
-
 /// Asks the slice what it has heard, over an association of its own that raises nothing.
-pub async fn inspect(document: &EngineDocument) -> Result<SliceInspection, LinkError> {
-    let key = &member(document).key;
-    let name = HostNqn::inspect(key, document.volume, document.term);
-    let association = RemoteDisk::connect(options(document, &name)).await?;
+pub async fn inspect(way: &Way) -> Result<SliceInspection, LinkError> {
+    let association = way.inspecting().await?;
     let answer = ask(&association).await;
     association.disconnect().await;
     answer
 }
 
 /// Connects as this pair: done when every older pair is shut out. Gives what is needed to
-/// connect in the same way again. `process` is this process alone: two that chose the same pair
-/// must not be taken for one (design section 5, Fence).
+/// connect in the same way again.
 pub async fn connect(
-    document: &EngineDocument,
+    way: &Way,
     pair: FencePair,
-    process: Uuid,
 ) -> Result<(ConnectOptions, RemoteDisk), ConnectError> {
-    let name = HostNqn::engine(&member(document).key, document.volume, pair);
-    let mut options = options(document, &name);
-    options.host_id = Uuid::new_v5(&process, name.expose().as_bytes());
+    let options = way.as_engine(pair);
     let association = RemoteDisk::connect(options.clone()).await?;
     Ok((options, association))
 }
@@ -76,15 +51,11 @@ pub async fn record(
     disk: Arc<ReconnectingDisk>,
     generation: DocumentGeneration,
 ) -> Result<DocumentGeneration, DiskError> {
-    let mark = DocumentMark { generation };
-    // A struct of one number.
-    let body = Bytes::from(serde_json::to_vec(&mark).unwrap_or_default());
     let mut state = disk.state();
     loop {
         let association = disk.current();
         if let Some(association) = association {
-            let put = association.vendor_put(VENDOR_PUT_GENERATION, 0, body.clone());
-            match put.await {
+            match link::mark(&association, generation).await {
                 Ok(()) => return Ok(generation),
                 Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
                 Err(error) if error.kind() == ErrorKind::Gone => {}
@@ -115,22 +86,5 @@ async fn until_connected(state: &mut tokio::sync::watch::Receiver<PathState>) ->
 }
 
 async fn ask(association: &RemoteDisk) -> Result<SliceInspection, LinkError> {
-    let answer = association
-        .vendor_get(VENDOR_INSPECT, 0, INSPECTION_LENGTH)
-        .await?;
-    let end = answer.iter().rposition(|byte| *byte != 0);
-    let json = answer
-        .get(..end.map_or(0, |end| end + 1))
-        .unwrap_or_default();
-    Ok(serde_json::from_slice(json)?)
-}
-
-fn options(document: &EngineDocument, name: &HostNqn) -> ConnectOptions {
-    let member = member(document);
-    ConnectOptions::new(
-        member.address,
-        nqn::slice(member.slice),
-        name.expose(),
-        name.host_id(),
-    )
+    link::get(association, VENDOR_INSPECT).await
 }

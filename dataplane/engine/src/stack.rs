@@ -4,7 +4,7 @@ use crate::layers::slice::Slice;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use weft_block::Disk;
-use weft_spec::engine::{EngineDocument, SliceMember, Stack};
+use weft_spec::engine::EngineDocument;
 
 /// The layers of one volume.
 #[derive(Clone)]
@@ -21,15 +21,14 @@ impl Volume {
     }
 }
 
-/// The volume of this document. `member` gives the disk behind a slice, once for each slice that
-/// the document names; `fenced` is cancelled when any of them meets a newer fence pair.
+/// The volume of this document over what holds its bytes: a slice, or the mirror of several.
+/// `fenced` is cancelled when a newer fence pair is met.
 pub fn build(
     document: &EngineDocument,
-    mut member: impl FnMut(&SliceMember) -> Arc<dyn Disk>,
+    below: Arc<dyn Disk>,
     fenced: &CancellationToken,
 ) -> Volume {
-    let Stack::Slice(slice) = &document.stack;
-    let bottom = Arc::new(Slice::new(member(slice), document.size, fenced.clone()));
+    let bottom = Arc::new(Slice::new(below, document.size, fenced.clone()));
     Volume {
         top: bottom.clone(),
         bottom,

@@ -1,12 +1,15 @@
 //! What the engine reports, computed in this one place from what was observed.
 
-use crate::document::member;
+mod many;
+
+use crate::document::only_slice;
 use crate::gate::Association;
+use crate::members::State;
 use crate::plan::{Engine, Obstacle, Path, Phase};
 use crate::slice_link::canonical;
 use std::net::SocketAddr;
 use weft_spec::DOCUMENT_VERSION;
-use weft_spec::engine::{DriveWire, EngineState, EngineStatus, HostStatus};
+use weft_spec::engine::{DriveWire, EngineState, EngineStatus, HostStatus, SliceMember};
 use weft_transport::PathState;
 
 /// What is known of the association to the drive.
@@ -32,9 +35,30 @@ impl Wire {
     }
 }
 
+/// What is known of all drives.
+pub enum Wires<'a> {
+    /// Of the one slice.
+    One(&'a Wire),
+    /// Of the slices of a mirror.
+    Many(&'a State),
+}
+
 /// The status.
-pub fn status(engine: &Engine, wire: &Wire, associations: &[Association]) -> EngineStatus {
-    let (state, reason, message) = verdict(engine);
+pub fn status(engine: &Engine, wires: &Wires<'_>, associations: &[Association]) -> EngineStatus {
+    let (state, reason, message) = match (wires, only_slice(engine.document())) {
+        (Wires::One(_), Some(member)) => verdict(engine, member),
+        (Wires::One(_), None) => many::verdict(engine, None),
+        (Wires::Many(state), _) => many::verdict(engine, Some(state)),
+    };
+    let drives = match (wires, only_slice(engine.document())) {
+        (Wires::One(wire), Some(member)) => vec![drive(engine, member, wire)],
+        (Wires::One(_), None) => Vec::new(),
+        (Wires::Many(state), _) => many::drives(engine, state),
+    };
+    let members = match wires {
+        Wires::One(_) => Vec::new(),
+        Wires::Many(state) => many::members(state),
+    };
     EngineStatus {
         version: DOCUMENT_VERSION,
         volume: engine.document().volume,
@@ -46,12 +70,12 @@ pub fn status(engine: &Engine, wire: &Wire, associations: &[Association]) -> Eng
         message,
         size: engine.size(),
         hosts: hosts(engine, associations),
-        drives: vec![drive(engine, wire)],
+        drives,
+        members,
     }
 }
 
-fn verdict(engine: &Engine) -> (EngineState, &'static str, String) {
-    let member = member(engine.document());
+fn verdict(engine: &Engine, member: &SliceMember) -> (EngineState, &'static str, String) {
     let drive = format!("drive {} at {}", member.drive_name, member.address);
     let waits = "goes on by itself";
     match (engine.phase(), engine.path()) {
@@ -164,8 +188,7 @@ fn hosts(engine: &Engine, associations: &[Association]) -> Vec<HostStatus> {
     hosts
 }
 
-fn drive(engine: &Engine, wire: &Wire) -> DriveWire {
-    let member = member(engine.document());
+fn drive(engine: &Engine, member: &SliceMember, wire: &Wire) -> DriveWire {
     let path = wire.path.as_ref();
     let reason = match (engine.phase(), engine.path()) {
         (Phase::Inspecting(Obstacle::Unreachable(why)), _) | (_, Path::Lost(why)) => why.clone(),
@@ -195,7 +218,7 @@ mod tests {
     use weft_spec::ids::DocumentGeneration;
 
     fn told(engine: &Engine) -> (EngineState, String) {
-        let status = status(engine, &Wire::default(), &[]);
+        let status = status(engine, &Wires::One(&Wire::default()), &[]);
         (status.state, status.reason)
     }
 
@@ -289,14 +312,14 @@ mod tests {
             seen_by_drive: Some("127.0.0.1:5000".parse().unwrap()),
         };
         let mut engine = serving();
-        let up = &status(&engine, &wire, &[]).drives[0];
+        let up = &status(&engine, &Wires::One(&wire), &[]).drives[0];
         assert!(up.connected && up.local.is_some());
         assert_eq!(
             (up.local, up.identity.as_deref()),
             (up.seen_by_drive, Some("nqn.slice"))
         );
         engine.step(Event::PathLost("no route".into()));
-        let lost = &status(&engine, &wire, &[]).drives[0];
+        let lost = &status(&engine, &Wires::One(&wire), &[]).drives[0];
         assert!(!lost.connected && lost.local.is_none() && lost.seen_by_drive.is_none());
         assert_eq!(lost.reason, "no route");
     }
@@ -309,7 +332,7 @@ mod tests {
             host: host("n1", 1),
             source,
         }];
-        let before = status(&engine, &Wire::default(), &connected).hosts;
+        let before = status(&engine, &Wires::One(&Wire::default()), &connected).hosts;
         assert_eq!(
             (before.len(), before[0].associations, before[0].source),
             (1, 1, Some(source))
@@ -318,7 +341,16 @@ mod tests {
         put.hosts.clear();
         engine.offer(put).unwrap();
         engine.step(Event::Recorded(DocumentGeneration(6)));
-        assert_eq!(status(&engine, &Wire::default(), &connected).hosts.len(), 1);
-        assert!(status(&engine, &Wire::default(), &[]).hosts.is_empty());
+        assert_eq!(
+            status(&engine, &Wires::One(&Wire::default()), &connected)
+                .hosts
+                .len(),
+            1
+        );
+        assert!(
+            status(&engine, &Wires::One(&Wire::default()), &[])
+                .hosts
+                .is_empty()
+        );
     }
 }

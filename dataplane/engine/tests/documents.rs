@@ -37,7 +37,10 @@ fn the_documents_are_read_and_fit_each_other() {
         (DOCUMENT_VERSION, DOCUMENT_VERSION)
     );
     assert_eq!(drive.cluster, engine.cluster);
-    let (granted, used) = (drive.slices[0], weft_engine::document::member(&engine));
+    let (granted, used) = (
+        drive.slices[0],
+        weft_engine::document::only_slice(&engine).unwrap(),
+    );
     assert_eq!((granted.slice, drive.drive), (used.slice, used.drive));
     assert_eq!(granted.request.volume, engine.volume);
     assert!(granted.request.size >= engine.size);

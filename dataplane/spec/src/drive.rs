@@ -1,7 +1,9 @@
 //! What a drive pod is told and what it reports.
 
 use crate::control::ControlLink;
-use crate::ids::{ClusterUid, DocumentGeneration, DriveUid, FencePair, SliceUid, VolumeUid};
+use crate::ids::{
+    AttachGeneration, ClusterUid, DocumentGeneration, DriveUid, FencePair, SliceUid, VolumeUid,
+};
 use crate::keys::Key;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -104,7 +106,7 @@ const fn default_overcommit() -> u32 {
 pub struct Config(pub u64);
 
 /// A slice and the incarnation of its drive.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InSync {
     /// The slice.
@@ -114,7 +116,7 @@ pub struct InSync {
 }
 
 /// A slice that is not in-sync.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OutOfSync {
     /// The slice.
@@ -124,7 +126,7 @@ pub struct OutOfSync {
 }
 
 /// What a slice is to its volume.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum MemberState {
     /// In-sync.
     Current,
@@ -135,7 +137,7 @@ pub enum MemberState {
 }
 
 /// Membership of a volume as one of its slices has it (design section 5, Record).
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SliceRecord {
     /// Whose it is.
@@ -150,8 +152,16 @@ pub struct SliceRecord {
     pub in_sync: Vec<InSync>,
     /// Slices that have not.
     pub out_of_sync: Vec<OutOfSync>,
-    /// Slices that vote.
+    /// Slices that vote; an odd number.
     pub voters: Vec<SliceUid>,
+    /// Slices that voted before, while the change to `voters` is under way: what is decided then
+    /// needs a majority of both lists. Empty otherwise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub old_voters: Vec<SliceUid>,
+    /// Acknowledged bytes were lost: hosts that were admitted with this generation or an earlier
+    /// one are not told any more that their bytes are safe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<AttachGeneration>,
     /// What this slice is.
     pub state: MemberState,
 }
@@ -309,7 +319,7 @@ pub const VENDOR_ANSWER: u8 = 0xCA;
 pub const VENDOR_SPACE: u8 = 0xCE;
 
 /// Body of *put record*: compare and swap.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RecordSwap {
     /// The record that must be there; absent for none.

@@ -1,6 +1,7 @@
 //! What an engine is told and what it reports.
 
 use crate::control::ControlLink;
+use crate::drive::MemberState;
 use crate::ids::{
     AttachGeneration, Boot, ClusterUid, DocumentGeneration, DriveUid, SliceUid, Term, VolumeUid,
 };
@@ -8,6 +9,7 @@ use crate::keys::Key;
 use crate::nqn::HostNqn;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
+use uuid::Uuid;
 
 /// The one document of an engine process.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -44,6 +46,46 @@ pub struct EngineDocument {
 pub enum Stack {
     /// One slice, used whole.
     Slice(SliceMember),
+    /// The same bytes on each of several slices.
+    Mirror(Mirror),
+}
+
+impl Stack {
+    /// Every slice of it.
+    pub fn slices(&self) -> Vec<&SliceMember> {
+        match self {
+            Self::Slice(member) => vec![member],
+            Self::Mirror(mirror) => mirror.members.iter().chain(&mirror.witnesses).collect(),
+        }
+    }
+}
+
+/// Several slices that have the same bytes, and who decides which of them count.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mirror {
+    /// Slices that hold the data. They vote.
+    pub members: Vec<SliceMember>,
+    /// Slices that only vote, so that there is an odd number of voters.
+    #[serde(default)]
+    pub witnesses: Vec<SliceMember>,
+    /// The volume has had a record: empty slices are never taken for a new volume.
+    pub formed: bool,
+    /// The lineage that the volume is formed with.
+    pub lineage: Uuid,
+    /// A person's word to go on from one slice, whatever is lost by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
+}
+
+/// Forced recovery.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Recovery {
+    /// The slice to go on from.
+    pub from: SliceUid,
+    /// The lineage that begins with it.
+    pub lineage: Uuid,
 }
 
 /// A slice and where it is.
@@ -106,6 +148,20 @@ pub struct EngineStatus {
     pub hosts: Vec<HostStatus>,
     /// The wires to the drives.
     pub drives: Vec<DriveWire>,
+    /// What each slice of a mirror is by the record in force; empty for one slice, and before there
+    /// is a record.
+    #[serde(default)]
+    pub members: Vec<MemberStatus>,
+}
+
+/// What a slice is to its volume.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberStatus {
+    /// The slice.
+    pub slice: SliceUid,
+    /// By the record in force.
+    pub state: MemberState,
 }
 
 /// Whether an engine serves.

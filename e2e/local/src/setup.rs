@@ -1,13 +1,15 @@
-//! One drive, one slice, one volume, and whoever serves and uses them.
+//! One volume of one slice, or of two and a witness, each on a drive of its own, and whoever serves
+//! and uses them.
 
 use crate::process::{Process, Role};
 use serde::Serialize;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
+use uuid::Uuid;
 use weft_spec::DOCUMENT_VERSION;
 use weft_spec::drive::{Adoption, DriveDocument, Medium, SliceGrant, SliceRequest};
-use weft_spec::engine::{AllowedHost, EngineDocument, SliceMember, Stack};
+use weft_spec::engine::{AllowedHost, EngineDocument, Mirror, SliceMember, Stack};
 use weft_spec::ids::{
     AttachGeneration, ClusterUid, DocumentGeneration, DriveUid, FencePair, SliceUid, Term,
     VolumeUid,
@@ -17,12 +19,14 @@ use weft_spec::keys::Key;
 use weft_spec::nqn::HostNqn;
 use weft_transport::initiator::ConnectOptions;
 
-/// Port of the drive.
+/// Port of the first drive; the others' follow.
 pub const DRIVE_PORT: u16 = 4421;
 /// Port of the engine of term 1; the engine of term `n` has the port `n - 1` above it.
 pub const ENGINE_PORT: u16 = 4431;
 /// Bytes of the drive's file.
 pub const DRIVE_SIZE: u64 = 512 << 20;
+/// Bytes of a witness.
+const WITNESS_SIZE: u64 = 64 << 10;
 /// Bytes of the volume.
 pub const VOLUME_SIZE: u64 = 256 << 20;
 
@@ -31,11 +35,33 @@ pub struct Setup {
     directory: TempDir,
     master: Key,
     cluster: ClusterUid,
-    drive: DriveUid,
-    slice: SliceUid,
+    places: Vec<Place>,
+    lineage: Uuid,
     /// The volume.
     pub volume: VolumeUid,
 }
+
+/// A drive and the slice on it.
+struct Place {
+    drive: DriveUid,
+    slice: SliceUid,
+    /// Bytes of the slice.
+    size: u64,
+}
+
+impl Place {
+    fn new(size: u64) -> Self {
+        Self {
+            drive: DriveUid::random(),
+            slice: SliceUid::random(),
+            size,
+        }
+    }
+}
+
+/// Which of a volume's drives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Nth(pub u16);
 
 impl Default for Setup {
     fn default() -> Self {
@@ -49,12 +75,22 @@ impl Setup {
     /// # Panics
     /// When there is no room for temporary files.
     pub fn new() -> Self {
+        Self::of(vec![Place::new(VOLUME_SIZE)])
+    }
+
+    /// Two drives with the data, and a third one with a witness.
+    pub fn mirrored() -> Self {
+        let sizes = [VOLUME_SIZE, VOLUME_SIZE, WITNESS_SIZE];
+        Self::of(sizes.map(Place::new).into())
+    }
+
+    fn of(places: Vec<Place>) -> Self {
         Self {
             directory: tempfile::tempdir().expect("a temporary directory"),
             master: Key::random(),
             cluster: ClusterUid::random(),
-            drive: DriveUid::random(),
-            slice: SliceUid::random(),
+            places,
+            lineage: Uuid::new_v4(),
             volume: VolumeUid::random(),
         }
     }
@@ -64,26 +100,35 @@ impl Setup {
         self.directory.path().join(name)
     }
 
-    /// Document of the drive.
+    /// Document of the first drive.
     pub fn drive_document(&self) -> DriveDocument {
+        self.document_of(Nth(0))
+    }
+
+    fn place(&self, nth: Nth) -> &Place {
+        &self.places[usize::from(nth.0)]
+    }
+
+    fn document_of(&self, nth: Nth) -> DriveDocument {
+        let place = self.place(nth);
         DriveDocument {
             version: DOCUMENT_VERSION,
             generation: DocumentGeneration(1),
             cluster: self.cluster,
-            drive: self.drive,
-            name: "d0".to_owned(),
+            drive: place.drive,
+            name: format!("d{}", nth.0),
             medium: Medium::File {
-                path: self.path("drive.img"),
+                path: self.medium(nth),
                 size: DRIVE_SIZE,
             },
             adoption: Adoption::IfBlank,
-            port: DRIVE_PORT,
-            key: self.master.drive(self.drive),
+            port: DRIVE_PORT + nth.0,
+            key: self.master.drive(place.drive),
             slices: vec![SliceGrant {
-                slice: self.slice,
+                slice: place.slice,
                 request: SliceRequest {
                     volume: self.volume,
-                    size: VOLUME_SIZE,
+                    size: place.size,
                     overcommit_percent: 100,
                 },
             }],
@@ -102,13 +147,7 @@ impl Setup {
             name: "v0".to_owned(),
             term,
             size: VOLUME_SIZE,
-            stack: Stack::Slice(SliceMember {
-                slice: self.slice,
-                drive: self.drive,
-                drive_name: "d0".to_owned(),
-                address: loopback(DRIVE_PORT),
-                key: self.master.drive(self.drive).slice(self.slice, term),
-            }),
+            stack: self.stack(term),
             hosts: vec![AllowedHost {
                 attachment: "v0-n1".to_owned(),
                 node: "n1".to_owned(),
@@ -119,6 +158,35 @@ impl Setup {
             port: self.engine_address(term.0).port(),
             control: None,
         }
+    }
+
+    fn stack(&self, term: Term) -> Stack {
+        let member = |nth: u16| {
+            let place = self.place(Nth(nth));
+            SliceMember {
+                slice: place.slice,
+                drive: place.drive,
+                drive_name: format!("d{nth}"),
+                address: loopback(DRIVE_PORT + nth),
+                key: self.master.drive(place.drive).slice(place.slice, term),
+            }
+        };
+        match self.places.len() {
+            1 => Stack::Slice(member(0)),
+            _ => Stack::Mirror(Mirror {
+                members: vec![member(0), member(1)],
+                witnesses: vec![member(2)],
+                // Only the first engine ever may take empty slices for a new volume.
+                formed: term > Term(1),
+                lineage: self.lineage,
+                recovery: None,
+            }),
+        }
+    }
+
+    /// Where the first drive's bytes are, or another's.
+    pub fn medium(&self, nth: Nth) -> PathBuf {
+        self.path(&format!("drive-{}.img", nth.0))
     }
 
     /// Document of the initiator, which begins with the engine of a term.
@@ -161,9 +229,13 @@ impl Setup {
 
     /// What an engine of a pair calls its slice and itself at the drive.
     pub fn engine_at_drive(&self, fence: FencePair) -> (String, HostNqn) {
-        let key = self.master.drive(self.drive).slice(self.slice, fence.term);
+        let place = self.place(Nth(0));
+        let key = self
+            .master
+            .drive(place.drive)
+            .slice(place.slice, fence.term);
         (
-            weft_spec::nqn::slice(self.slice),
+            weft_spec::nqn::slice(place.slice),
             HostNqn::engine(&key, self.volume, fence),
         )
     }
@@ -180,10 +252,22 @@ impl Setup {
         )
     }
 
-    /// Starts the drive.
+    /// Starts the first drive.
     pub fn start_drive(&self, role: Role) -> Process {
-        let document = self.write("drive.json", &self.drive_document());
+        self.start_nth(Nth(0), role)
+    }
+
+    /// Starts one of the drives.
+    pub fn start_nth(&self, nth: Nth, role: Role) -> Process {
+        let document = self.document_of(nth);
+        let document = self.write(&format!("drive-{}.json", nth.0), &document);
         Process::start("weft-drive", role, &document)
+    }
+
+    /// Starts all drives.
+    pub fn start_drives(&self, role: Role) -> Vec<Process> {
+        let all = (0..self.places.len()).filter_map(|nth| u16::try_from(nth).ok());
+        all.map(|nth| self.start_nth(Nth(nth), role)).collect()
     }
 
     /// Starts the engine of a term.

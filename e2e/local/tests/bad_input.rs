@@ -4,7 +4,7 @@ use std::io::{Seek, SeekFrom, Write};
 use weft_e2e_local::host::Host;
 use weft_e2e_local::namespace;
 use weft_e2e_local::process::{Process, Role, exit_code};
-use weft_e2e_local::setup::{DRIVE_SIZE, Setup};
+use weft_e2e_local::setup::{DRIVE_SIZE, Nth, Setup};
 use weft_e2e_local::wait::until;
 use weft_spec::drive::Adoption;
 
@@ -69,7 +69,7 @@ fn a_document_of_another_version_is_refused_by_every_program() {
 fn a_medium_with_foreign_data_is_named_and_not_touched() {
     namespace::enter();
     let setup = Setup::new();
-    let image = setup.path("drive.img");
+    let image = setup.medium(Nth(0));
     let mut file = std::fs::File::create(&image).expect("room");
     file.set_len(DRIVE_SIZE).expect("room");
     file.seek(SeekFrom::Start(1024)).expect("a file");
@@ -79,7 +79,7 @@ fn a_medium_with_foreign_data_is_named_and_not_touched() {
     until("the word", || {
         drive.log().contains("ForeignData").then_some(())
     });
-    assert!(drive.log().contains("drive.img"), "{}", drive.log());
+    assert!(drive.log().contains("drive-0.img"), "{}", drive.log());
     drop(drive);
     assert!(
         std::fs::read(&image).expect("it is there") == before,
@@ -91,7 +91,7 @@ fn a_medium_with_foreign_data_is_named_and_not_touched() {
 fn a_blank_medium_is_not_taken_without_the_word_for_it() {
     namespace::enter();
     let setup = Setup::new();
-    std::fs::File::create(setup.path("drive.img"))
+    std::fs::File::create(setup.medium(Nth(0)))
         .and_then(|file| file.set_len(DRIVE_SIZE))
         .expect("room");
     let mut document = setup.drive_document();

@@ -3,5 +3,7 @@
 //! | layer | what it adds |
 //! | --- | --- |
 //! | [`slice`] | the bottom: a volume's size, and silence once it is fenced |
+//! | [`mirror`] | the same bytes on several members |
 
+pub mod mirror;
 pub mod slice;

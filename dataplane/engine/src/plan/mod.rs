@@ -36,6 +36,8 @@ pub enum Event {
     Unreachable(String),
     /// The fence Connect is done: the pair is durable at the drive, older ones are drained.
     Connected,
+    /// The members of a mirror have a record of this boot in force.
+    Assembled(Boot),
     /// This generation is durable at the slice.
     Recorded(DocumentGeneration),
     /// The association to the drive is lost.
@@ -206,6 +208,7 @@ impl Engine {
             Event::Inspected(inspection) => self.inspected(&inspection),
             Event::Unreachable(reason) => self.unreachable(reason),
             Event::Connected => self.connected(),
+            Event::Assembled(boot) => self.assembled(boot),
             Event::Recorded(generation) => self.record(generation),
             Event::PathLost(reason) => {
                 self.path = Path::Lost(reason);
@@ -248,7 +251,8 @@ impl Engine {
         if document::judge(&self.document, known, &put)? == Verdict::Same {
             return Ok(Vec::new());
         }
-        let moved = document::member(&put).address != document::member(&self.document).address;
+        let address = |document| document::only_slice(document).map(|slice| slice.address);
+        let moved = address(&put).filter(|now| Some(*now) != address(&self.document));
         self.document = put;
         if matches!(
             self.phase,
@@ -258,9 +262,7 @@ impl Engine {
             return Ok(vec![Action::Inspect]);
         }
         let mut actions = Vec::new();
-        if moved {
-            actions.push(Action::Redirect(document::member(&self.document).address));
-        }
+        actions.extend(moved.map(Action::Redirect));
         self.admitted
             .retain(|host| self.document.hosts.contains(host));
         actions.extend([Action::Admit, Action::Record(self.document.generation)]);
@@ -322,8 +324,8 @@ impl Engine {
     }
 
     fn mismatch(&self, inspection: &SliceInspection) -> Option<Obstacle> {
-        let slice = document::member(&self.document).slice;
-        let other = inspection.slice != slice || inspection.volume != self.document.volume;
+        let slice = document::only_slice(&self.document).map(|slice| slice.slice);
+        let other = Some(inspection.slice) != slice || inspection.volume != self.document.volume;
         other.then(|| {
             Obstacle::Mismatch(format!(
                 "slice {} of volume {} answers there",
@@ -352,6 +354,17 @@ impl Engine {
         self.path = Path::Up;
         self.size = self.document.size;
         vec![Action::Record(self.document.generation)]
+    }
+
+    /// The membership sees to inspection, fence and records.
+    fn assembled(&mut self, boot: Boot) -> Vec<Action> {
+        if matches!(self.phase, Phase::Inspecting(_)) {
+            self.boot = boot;
+            self.phase = Phase::Recording;
+            self.path = Path::Up;
+            self.size = self.document.size;
+        }
+        Vec::new()
     }
 
     fn record(&mut self, generation: DocumentGeneration) -> Vec<Action> {

@@ -282,7 +282,9 @@ fn a_newer_document_overtakes_one_that_is_not_durable_yet() {
 #[test]
 fn a_drive_that_moved_is_followed_before_anything_else() {
     let mut put = document(6);
-    let Stack::Slice(member) = &mut put.stack;
+    let Stack::Slice(member) = &mut put.stack else {
+        panic!("of one slice");
+    };
     member.address = "127.0.0.2:4421".parse().unwrap();
     let address = member.address;
     let actions = serving().offer(put.clone()).unwrap();

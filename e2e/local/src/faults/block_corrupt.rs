@@ -4,7 +4,7 @@ use super::load::Load;
 use super::{Row, Seen};
 use crate::namespace;
 use crate::process::Role;
-use crate::setup::Setup;
+use crate::setup::{Nth, Setup};
 use anyhow::{Context, Result, ensure};
 use bytes::{Bytes, BytesMut};
 use std::fs::File;
@@ -59,7 +59,7 @@ fn damage(setup: &Setup) -> Result<()> {
     let file = File::options()
         .read(true)
         .write(true)
-        .open(setup.path("drive.img"))?;
+        .open(setup.medium(Nth(0)))?;
     let length = file.metadata()?.len();
     let mut block = vec![0; BLOCK as usize];
     for at in (0..length).step_by(BLOCK as usize) {

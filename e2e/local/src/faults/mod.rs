@@ -15,8 +15,10 @@ mod drive_stopped;
 mod engine_killed;
 mod engine_stopped;
 mod last_drive_lost;
-mod load;
+pub mod load;
 mod two_engines;
+
+pub use load::Load;
 
 use crate::namespace;
 use anyhow::{Result, anyhow};

@@ -325,6 +325,8 @@ pub fn record(slice: &Slice, config: u64, since: Option<u64>) -> SliceRecord {
         in_sync: vec![],
         out_of_sync: out.into_iter().collect(),
         voters: vec![],
+        old_voters: vec![],
+        loss: None,
         state: MemberState::Current,
     }
 }

@@ -1,0 +1,7 @@
+//! The mirror over disks that fail by script.
+
+mod changes;
+mod failures;
+mod healing;
+mod reads;
+mod support;

@@ -1,0 +1,316 @@
+//! What the membership asks for, done.
+
+use super::assembly::{Assembly, Composed, End, Happened};
+use super::link;
+use super::rebuild::Copying;
+use super::weave::spans;
+use crate::layers::mirror::{ComposeError, Hold, Span};
+use crate::membership::{Access, Action, Event, Rebuild, Region, Testimony};
+use crate::slice_link::canonical;
+use crate::way::Way;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::sleep;
+use weft_block::Disk;
+use weft_spec::drive::RecordSwap;
+use weft_spec::ids::{FencePair, SliceUid};
+use weft_transport::RemoteDisk;
+
+/// Pause before the second attempt in a row, doubled up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(25);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+impl Assembly {
+    /// In their order. What follows at once from one of them comes after all.
+    pub(super) fn perform(&mut self, actions: Vec<Action>) {
+        let mut left = std::collections::VecDeque::from(actions);
+        while let Some(action) = left.pop_front() {
+            left.extend(self.act(action));
+        }
+        left.extend(self.weave());
+        if !left.is_empty() {
+            return self.perform(left.into());
+        }
+        self.publish();
+    }
+
+    fn act(&mut self, action: Action) -> Vec<Action> {
+        match action {
+            Action::Inspect(slice) => self.inspect(slice),
+            Action::Connect(slice, pair) => self.connect(slice, pair),
+            Action::Put(slice, swap) => self.put(slice, *swap),
+            Action::Mark(slice, generation) => self.over(slice, move |disk| async move {
+                link::mark(&disk, generation).await?;
+                Ok(Event::Marked(slice, generation))
+            }),
+            Action::Flush(slice) => self.over(slice, move |disk| async move {
+                disk.flush().await?;
+                Ok(Event::Flushed(slice))
+            }),
+            Action::Drain(survivors) => self.drain(&survivors),
+            Action::Adopt(view) => {
+                self.rebuilds.clear();
+                self.weave.adopt(view);
+            }
+            Action::Equalise(regions) => self.weave.unequal(regions),
+            Action::Reconnected(_) => self.weave.again(),
+            Action::Rebuild(rebuild) => self.rebuild(rebuild),
+            Action::Access(access) => self.access(access),
+            Action::Admit(generation) => {
+                self.state
+                    .send_modify(|state| state.admitted = Some(generation));
+            }
+            Action::Park => {
+                // From here on no answer leaves.
+                self.fenced.cancel();
+                self.state
+                    .send_modify(|state| state.end = Some(End::Parked));
+            }
+            Action::StartAgain => self.state.send_modify(|state| state.end = Some(End::Again)),
+        }
+        Vec::new()
+    }
+
+    fn inspect(&mut self, slice: SliceUid) {
+        let Some(way) = self.ways.get(&slice).cloned() else {
+            return;
+        };
+        self.wait_for(slice, async move {
+            let testimony = inspected(&way).await;
+            Happened::Event(Event::Inspected(slice, testimony))
+        });
+    }
+
+    fn connect(&mut self, slice: SliceUid, pair: FencePair) {
+        let Some(way) = self.ways.get(&slice).cloned() else {
+            return;
+        };
+        self.wait_for(slice, async move {
+            let mut pauses = Pauses::default();
+            loop {
+                match RemoteDisk::connect(way.as_engine(pair)).await {
+                    Ok(disk) => {
+                        if let Ok((testimony, peer)) = link::testify(&way, &disk).await {
+                            let peer = canonical(peer);
+                            return Happened::Connected(slice, Box::new(disk), testimony, peer);
+                        }
+                    }
+                    Err(error) if error.is_invalid_host() => {
+                        let testimony = inspected(&way).await;
+                        return Happened::Event(Event::Refused(slice, testimony));
+                    }
+                    Err(error) => tracing::debug!(%slice, %error, "not connected"),
+                }
+                pauses.next().await;
+            }
+        });
+    }
+
+    /// One at a time for each slice: the newer one counts.
+    fn wait_for(&mut self, slice: SliceUid, what: impl Future<Output = Happened> + Send + 'static) {
+        let task = self.tasks.spawn(what);
+        if let Some(older) = self.waits.insert(slice, task) {
+            older.abort();
+        }
+    }
+
+    fn put(&mut self, slice: SliceUid, swap: RecordSwap) {
+        self.over(slice, move |disk| async move {
+            link::put_record(&disk, &swap).await?;
+            Ok(Event::Recorded(slice))
+        });
+    }
+
+    /// Does something over the association of a slice. Without one there is no answer: whoever
+    /// asked has been told, or will be, that it is lost.
+    fn over<F>(&mut self, slice: SliceUid, what: impl FnOnce(Arc<RemoteDisk>) -> F)
+    where
+        F: Future<Output = Result<Event, weft_block::DiskError>> + Send + 'static,
+    {
+        let Some(disk) = self.disk(slice) else { return };
+        let done = what(disk);
+        self.tasks.spawn(async move {
+            match done.await {
+                Ok(event) => Happened::Event(event),
+                Err(error) => Happened::Failed(slice, error),
+            }
+        });
+    }
+}
+
+impl Assembly {
+    /// New changes wait; who is not named is waited for no longer.
+    fn drain(&mut self, survivors: &[SliceUid]) {
+        self.weave.forget();
+        self.mirror.hold(Hold::Changes);
+        let left = self.weave.members().iter();
+        left.filter(|slice| !survivors.contains(slice))
+            .for_each(|slice| self.mirror.give_up(*slice));
+        self.is_draining = true;
+    }
+
+    /// The slice gets changes from the next composition on; what it lacks is copied then.
+    fn rebuild(&mut self, rebuild: Rebuild) {
+        self.weave.add(rebuild.target);
+        self.rebuilds.push(rebuild);
+    }
+
+    fn begin_rebuilds(&mut self) {
+        for rebuild in std::mem::take(&mut self.rebuilds) {
+            let source = self.weave.leader().and_then(|leader| self.disk(leader));
+            let (Some(source), Some(target)) = (source, self.disk(rebuild.target)) else {
+                continue;
+            };
+            let slice = rebuild.target;
+            tracing::info!(%slice, since = rebuild.since.0, "brings a slice up to date");
+            let copying = Copying {
+                rebuild,
+                mirror: self.mirror.clone(),
+                source,
+                target,
+                config: self.weave.config(),
+            };
+            let copied = self.copied(slice);
+            self.tasks.spawn(async move {
+                let done = copying.run().await;
+                if let Err(error) = &done {
+                    tracing::warn!(%slice, %error, "not brought up to date");
+                }
+                Happened::Rebuilt(slice, copied, done.is_ok())
+            });
+        }
+    }
+
+    fn access(&mut self, access: Access) {
+        let is_paused = access == Access::Paused;
+        if is_paused {
+            self.mirror.hold(Hold::Everything);
+        } else if self.is_paused {
+            // What was held begins again with a composition, be it the same.
+            self.weave.again();
+        }
+        self.is_paused = is_paused;
+    }
+
+    /// Makes the mirror what is wanted, as soon as it has drained.
+    fn weave(&mut self) -> Vec<Action> {
+        if self.is_draining || self.weave.is_wanted() {
+            self.mirror.hold(Hold::Changes);
+        }
+        if !self.is_drained() {
+            return Vec::new();
+        }
+        if std::mem::take(&mut self.is_draining) {
+            return self.membership.step(Event::Drained);
+        }
+        self.compose()
+    }
+
+    fn compose(&mut self) -> Vec<Action> {
+        let disks = self.links.iter();
+        let disks: BTreeMap<_, Arc<dyn Disk>> = disks
+            .map(|(slice, link)| (*slice, link.disk.clone() as Arc<dyn Disk>))
+            .collect();
+        let Some((composition, unequal)) = self.weave.take(&disks) else {
+            return Vec::new();
+        };
+        let sizes = composition.in_sync.iter().map(|member| member.disk.size());
+        let size = sizes.min().unwrap_or(0);
+        let spans: Vec<Span> = spans(&unequal, size).collect();
+        match self.mirror.compose(composition, spans) {
+            Ok(()) => self.composed(unequal, size),
+            // Who ends too soon or has missed something is no member: it has to be brought up to date.
+            Err(ComposeError::TooSmall(slice) | ComposeError::Missed(slice)) => {
+                let mut actions = self.lose(slice);
+                actions.extend(self.membership.step(Event::GivenUp(slice)));
+                return actions;
+            }
+            Err(ComposeError::Fenced) => {}
+            Err(error) => tracing::error!(%error, "the membership has asked for what cannot be"),
+        }
+        Vec::new()
+    }
+
+    fn composed(&mut self, unequal: Vec<Region>, size: u64) {
+        self.composed = Composed(self.composed.0 + 1);
+        if self.is_paused {
+            self.mirror.hold(Hold::Everything);
+        }
+        self.begin_rebuilds();
+        let (mirror, composed) = (self.mirror.clone(), self.composed);
+        self.tasks.spawn(async move {
+            // Behind every change that was under way, and so was sent again.
+            drop(
+                mirror
+                    .keep(Span {
+                        start: 0,
+                        end: size,
+                    })
+                    .await,
+            );
+            Happened::Resent(composed)
+        });
+        if !unequal.is_empty() {
+            let mirror = self.mirror.clone();
+            self.tasks.spawn(async move {
+                while mirror.make_equal().await {}
+                match mirror.flush().await {
+                    Ok(()) => Happened::Equal(unequal),
+                    Err(error) => {
+                        tracing::warn!(%error, "regions made equal are not durable; they stay hot");
+                        Happened::Equal(Vec::new())
+                    }
+                }
+            });
+        }
+    }
+
+    /// Lets the drives forget that these regions might differ.
+    pub(super) fn tell_equal(&mut self, regions: &[Region]) {
+        for slice in self.weave.members().to_vec() {
+            let Some(disk) = self.disk(slice) else {
+                continue;
+            };
+            let regions = regions.to_vec();
+            // One that does not hear it keeps them hot, which costs time at its next start.
+            tokio::spawn(async move {
+                if let Err(error) = link::regions_equal(&disk, &regions).await {
+                    tracing::debug!(%slice, %error, "regions stay hot");
+                }
+            });
+        }
+    }
+
+    fn disk(&self, slice: SliceUid) -> Option<Arc<RemoteDisk>> {
+        self.links.get(&slice).map(|link| link.disk.clone())
+    }
+}
+
+/// Asks until there is an answer.
+async fn inspected(way: &Way) -> Testimony {
+    let mut pauses = Pauses::default();
+    loop {
+        match link::inspect(way).await {
+            Ok(testimony) => return testimony,
+            Err(error) => tracing::debug!(slice = %way.member.slice, %error, "no inspection"),
+        }
+        pauses.next().await;
+    }
+}
+
+/// Between attempts that follow each other.
+struct Pauses(Duration);
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self(FIRST_PAUSE)
+    }
+}
+
+impl Pauses {
+    async fn next(&mut self) {
+        sleep(self.0).await;
+        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
+    }
+}

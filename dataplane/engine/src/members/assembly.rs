@@ -1,0 +1,418 @@
+//! The one loop of a volume's slices: waits for what happens, gives it to the membership, does what
+//! it asks for.
+
+use super::weave::Weave;
+use crate::layers::mirror::{Flow, Mirror, Report};
+use crate::membership::{
+    Access, Action, Assignment, Event, Membership, Phase, Rebuild, Region, Testimony,
+};
+use crate::slice_link::canonical;
+use crate::way::Way;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use weft_block::{DiskError, ErrorKind};
+use weft_spec::drive::{Config, SliceRecord};
+use weft_spec::ids::{DocumentGeneration, FencePair, SliceUid};
+use weft_transport::RemoteDisk;
+
+/// How long a member may be away before the others go on without it. A bound on the pause that a
+/// host sees, never on what is safe.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// How an assembly ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// A newer pair is in force: nothing may start this engine again.
+    Parked,
+    /// Another start of this engine has to decide anew.
+    Again,
+}
+
+/// An association that lives.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Wire {
+    /// This end of the association.
+    pub local: SocketAddr,
+    /// The same as the drive sees it.
+    pub seen_by_drive: SocketAddr,
+    /// SUBNQN that the drive answered.
+    pub identity: String,
+}
+
+/// What is told of it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct State {
+    /// Its pair; boot 0 before the fence was raised.
+    pub pair: FencePair,
+    /// Where the membership is on its way.
+    pub phase: Phase,
+    /// What hosts may do.
+    pub access: Access,
+    /// The newest document whose hosts may connect.
+    pub admitted: Option<DocumentGeneration>,
+    /// The record in force.
+    pub record: Option<SliceRecord>,
+    /// Slices with an association.
+    pub wires: BTreeMap<SliceUid, Wire>,
+    /// It does nothing more.
+    pub end: Option<End>,
+}
+
+/// The slices of a volume, and the one disk that they make.
+pub struct Members {
+    /// That disk.
+    pub mirror: Arc<Mirror>,
+    /// What is told.
+    pub state: watch::Receiver<State>,
+    assignments: watch::Sender<(Assignment, Vec<Way>)>,
+    _loop: AbortOnDropHandle<()>,
+}
+
+impl Members {
+    /// Begins with the first document; `fenced` is cancelled when a newer pair is met.
+    pub fn start(assignment: Assignment, ways: Vec<Way>, fenced: CancellationToken) -> Self {
+        let mirror = Arc::new(Mirror::new(fenced.clone()));
+        let (membership, actions) = Membership::new(assignment.clone());
+        let state = watch::Sender::new(told(&membership));
+        let (assignments, assigned) = watch::channel((assignment, ways.clone()));
+        let receiver = state.subscribe();
+        let assembly = Assembly {
+            mirror: mirror.clone(),
+            membership,
+            state,
+            fenced,
+            weave: Weave::default(),
+            ways: by_slice(ways),
+            links: BTreeMap::new(),
+            waits: BTreeMap::new(),
+            serial: Serial::default(),
+            patience: BTreeMap::new(),
+            judged: BTreeSet::new(),
+            rebuilds: Vec::new(),
+            composed: Composed::default(),
+            is_draining: false,
+            is_paused: true,
+            tasks: JoinSet::new(),
+        };
+        Self {
+            mirror,
+            state: receiver,
+            assignments,
+            _loop: AbortOnDropHandle::new(tokio::spawn(assembly.run(actions, assigned))),
+        }
+    }
+
+    /// Takes a newer document.
+    pub fn assign(&self, assignment: Assignment, ways: Vec<Way>) {
+        self.assignments.send_replace((assignment, ways));
+    }
+}
+
+fn by_slice(ways: Vec<Way>) -> BTreeMap<SliceUid, Way> {
+    let named = ways.into_iter().map(|way| (way.member.slice, way));
+    named.collect()
+}
+
+fn told(membership: &Membership) -> State {
+    State {
+        pair: membership.pair(),
+        phase: membership.phase().clone(),
+        access: membership.access(),
+        admitted: None,
+        record: membership.record().cloned(),
+        wires: BTreeMap::new(),
+        end: None,
+    }
+}
+
+/// One association of many.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub(super) struct Serial(u64);
+
+pub(super) struct Link {
+    pub(super) disk: Arc<RemoteDisk>,
+    serial: Serial,
+    seen_by_drive: SocketAddr,
+}
+
+/// Over which association, under which config a slice is brought up to date.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Copied(Option<Serial>, Config);
+
+/// Which composition of the mirror.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Composed(pub(super) u64);
+
+pub(super) enum Happened {
+    Event(Event),
+    /// With the address of this end as the drive sees it.
+    Connected(SliceUid, Box<RemoteDisk>, Testimony, SocketAddr),
+    /// That association is lost.
+    Closed(SliceUid, Serial),
+    /// Nobody waits any longer for who has had no association since then.
+    Patience(SliceUid, Serial),
+    /// What a slice did not do over its association.
+    Failed(SliceUid, DiskError),
+    /// All that had to be sent again under that composition is done.
+    Resent(Composed),
+    /// A slice was brought up to date, or was not.
+    Rebuilt(SliceUid, Copied, bool),
+    /// These are the same on all members, and flushed.
+    Equal(Vec<Region>),
+    /// The mirror has told something.
+    Mirror,
+    Assigned(Box<(Assignment, Vec<Way>)>),
+    Fenced,
+}
+
+pub(super) struct Assembly {
+    pub(super) mirror: Arc<Mirror>,
+    pub(super) membership: Membership,
+    pub(super) state: watch::Sender<State>,
+    pub(super) fenced: CancellationToken,
+    pub(super) weave: Weave,
+    pub(super) ways: BTreeMap<SliceUid, Way>,
+    pub(super) links: BTreeMap<SliceUid, Link>,
+    /// Inspections and Connects under way.
+    pub(super) waits: BTreeMap<SliceUid, AbortHandle>,
+    pub(super) serial: Serial,
+    /// Since when each slice without an association is waited for.
+    pub(super) patience: BTreeMap<SliceUid, Serial>,
+    /// Associations over which a member has failed.
+    pub(super) judged: BTreeSet<(SliceUid, Serial)>,
+    /// Begin with the next composition.
+    pub(super) rebuilds: Vec<Rebuild>,
+    pub(super) composed: Composed,
+    /// The membership waits for the mirror to drain.
+    pub(super) is_draining: bool,
+    /// Hosts may not even read.
+    pub(super) is_paused: bool,
+    pub(super) tasks: JoinSet<Happened>,
+}
+
+impl Assembly {
+    async fn run(
+        mut self,
+        first: Vec<Action>,
+        mut assigned: watch::Receiver<(Assignment, Vec<Way>)>,
+    ) {
+        let slices: Vec<_> = self.ways.keys().copied().collect();
+        slices.into_iter().for_each(|slice| self.be_patient(slice));
+        self.perform(first);
+        let mut report = self.mirror.report();
+        while self.state.borrow().end.is_none() {
+            let happened = self.wait(&mut report, &mut assigned).await;
+            let actions = self.apply(happened);
+            self.perform(actions);
+        }
+    }
+
+    async fn wait(
+        &mut self,
+        report: &mut watch::Receiver<Report>,
+        assigned: &mut watch::Receiver<(Assignment, Vec<Way>)>,
+    ) -> Happened {
+        loop {
+            tokio::select! {
+                () = self.fenced.cancelled() => return Happened::Fenced,
+                Ok(()) = report.changed() => return Happened::Mirror,
+                Ok(()) = assigned.changed() => {
+                    return Happened::Assigned(Box::new(assigned.borrow_and_update().clone()));
+                }
+                Some(task) = self.tasks.join_next() => match task {
+                    Ok(happened) => return happened,
+                    // Given up for a newer one.
+                    Err(error) if error.is_cancelled() => {}
+                    Err(error) => std::panic::resume_unwind(error.into_panic()),
+                },
+            }
+        }
+    }
+
+    fn apply(&mut self, happened: Happened) -> Vec<Action> {
+        match happened {
+            Happened::Event(event) => self.membership.step(event),
+            Happened::Connected(slice, disk, testimony, peer) => {
+                self.keep(slice, *disk, peer);
+                self.membership.step(Event::Promised(slice, testimony))
+            }
+            Happened::Closed(slice, serial) if self.serial_of(slice) == Some(serial) => {
+                self.lose(slice)
+            }
+            Happened::Patience(slice, since)
+                if self.serial_of(slice).is_none() && self.is_newest(slice, since) =>
+            {
+                self.membership.step(Event::GivenUp(slice))
+            }
+            Happened::Failed(slice, error) if error.kind() == ErrorKind::Fenced => {
+                self.membership.step(Event::Fenced(slice))
+            }
+            Happened::Failed(slice, error) => {
+                tracing::warn!(%slice, %error, "a slice did not do what its engine asked for");
+                self.lose(slice)
+            }
+            Happened::Resent(composed) if composed == self.composed => {
+                self.membership.step(Event::Resent)
+            }
+            Happened::Rebuilt(slice, copied, true) if copied == self.copied(slice) => {
+                self.membership.step(Event::Rebuilt(slice))
+            }
+            Happened::Rebuilt(slice, copied, false) if copied == self.copied(slice) => {
+                let mut actions = self.lose(slice);
+                actions.extend(self.membership.step(Event::GivenUp(slice)));
+                actions
+            }
+            Happened::Equal(regions) => {
+                self.tell_equal(&regions);
+                Vec::new()
+            }
+            Happened::Mirror => self.mirror_told(),
+            Happened::Assigned(next) => {
+                let (assignment, ways) = *next;
+                self.ways = by_slice(ways);
+                self.membership.step(Event::Assigned(assignment))
+            }
+            Happened::Fenced => {
+                let any = self.ways.keys().next().copied();
+                any.map_or(Vec::new(), |slice| {
+                    self.membership.step(Event::Fenced(slice))
+                })
+            }
+            // Of what is not any more.
+            Happened::Closed(..)
+            | Happened::Patience(..)
+            | Happened::Resent(_)
+            | Happened::Rebuilt(..) => Vec::new(),
+        }
+    }
+
+    fn serial_of(&self, slice: SliceUid) -> Option<Serial> {
+        self.links.get(&slice).map(|link| link.serial)
+    }
+
+    /// How a slice is brought up to date now, if it is.
+    pub(super) fn copied(&self, slice: SliceUid) -> Copied {
+        Copied(self.serial_of(slice), self.weave.config())
+    }
+
+    /// An association of a slice that promises.
+    fn keep(&mut self, slice: SliceUid, disk: RemoteDisk, seen_by_drive: SocketAddr) {
+        self.serial.0 += 1;
+        let serial = self.serial;
+        let closed = disk.closed();
+        self.tasks.spawn(async move {
+            closed.await;
+            Happened::Closed(slice, serial)
+        });
+        let disk = Arc::new(disk);
+        let link = Link {
+            disk,
+            serial,
+            seen_by_drive,
+        };
+        self.links.insert(slice, link);
+    }
+
+    /// The association does not count any more; what was sent over it has no answer.
+    pub(super) fn lose(&mut self, slice: SliceUid) -> Vec<Action> {
+        if let Some(link) = self.links.remove(&slice) {
+            self.tasks.spawn(async move {
+                // Nothing of it may still be done when there is another.
+                link.disk.disconnect().await;
+                Happened::Closed(slice, link.serial)
+            });
+        }
+        self.be_patient(slice);
+        self.membership.step(Event::Lost(slice))
+    }
+
+    /// From now on a slice without an association is waited for, but not for ever.
+    fn be_patient(&mut self, slice: SliceUid) {
+        self.serial.0 += 1;
+        let since = self.serial;
+        self.patience.insert(slice, since);
+        self.tasks.spawn(async move {
+            sleep(PATIENCE).await;
+            Happened::Patience(slice, since)
+        });
+    }
+
+    fn is_newest(&self, slice: SliceUid, since: Serial) -> bool {
+        self.patience.get(&slice) == Some(&since)
+    }
+
+    /// Who has failed, and whether the next composition can be had.
+    fn mirror_told(&mut self) -> Vec<Action> {
+        let report = self.mirror.report().borrow().clone();
+        let mut actions = Vec::new();
+        let gone = report
+            .failed
+            .iter()
+            .filter(|failed| !failed.failure.is_of_path());
+        for failed in gone {
+            if let Some(serial) = self.serial_of(failed.slice)
+                && self.judged.insert((failed.slice, serial))
+            {
+                tracing::warn!(slice = %failed.slice, reason = failed.message, "a member has failed");
+                actions.extend(self.lose(failed.slice));
+                // It answers, and would answer the same again.
+                actions.extend(self.membership.step(Event::GivenUp(failed.slice)));
+            }
+        }
+        actions
+    }
+
+    pub(super) fn is_drained(&self) -> bool {
+        self.mirror.report().borrow().flow == Flow::Drained
+    }
+
+    /// Tells people of another record in force.
+    fn say(&self, record: Option<&SliceRecord>) {
+        let before = self.state.borrow().record.clone();
+        let Some(record) = record.filter(|record| Some(*record) != before.as_ref()) else {
+            return;
+        };
+        let config = record.config.0;
+        match record.out_of_sync.as_slice() {
+            [] => tracing::info!(config, "all members are in-sync"),
+            out => tracing::warn!(config, ?out, "one member fewer, or more: goes on without"),
+        }
+    }
+
+    /// Tells what is so now.
+    pub(super) fn publish(&mut self) {
+        let wire = |(slice, link): (&SliceUid, &Link)| {
+            let wire = Wire {
+                local: canonical(link.disk.local()),
+                seen_by_drive: link.seen_by_drive,
+                identity: link.disk.subsystem().to_owned(),
+            };
+            (*slice, wire)
+        };
+        let wires = self.links.iter().map(wire).collect();
+        let (pair, access) = (self.membership.pair(), self.membership.access());
+        let (phase, record) = (
+            self.membership.phase().clone(),
+            self.membership.record().cloned(),
+        );
+        self.say(record.as_ref());
+        self.state.send_if_modified(|state| {
+            let next = State {
+                pair,
+                phase,
+                access,
+                record,
+                wires,
+                ..state.clone()
+            };
+            std::mem::replace(state, next.clone()) != next
+        });
+    }
+}

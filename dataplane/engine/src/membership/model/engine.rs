@@ -1,0 +1,524 @@
+//! One process of an engine: the core and the writes as they ship, and around them what the mirror
+//! and the run loop owe, each command one step of the model.
+
+use super::broken::{Breakage, Broken};
+use super::drive::{Chunk, Command, Drive, What, Write};
+use super::host::Host;
+use super::{ProcessId, Value, Violation};
+use crate::membership::View;
+use crate::membership::writes::{WriteNumber, Writes};
+use crate::membership::{Access, Action, Assignment, Event, Membership, Phase, Rebuild, Region};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use weft_spec::ids::{DocumentGeneration, FencePair, SliceUid};
+
+/// Shared between worlds until one of them changes them.
+pub type Drives = BTreeMap<SliceUid, Arc<Drive>>;
+
+/// One drive, to be changed.
+pub fn drive(drives: &mut Drives, slice: SliceUid) -> Option<&mut Drive> {
+    drives.get_mut(&slice).map(Arc::make_mut)
+}
+
+/// A host's write on its way.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Io {
+    pub number: WriteNumber,
+    pub region: Region,
+    pub value: Value,
+    pub hole: bool,
+}
+
+/// A rebuild under way.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Rebuilding {
+    pub task: Rebuild,
+    after: WriteNumber,
+    pub todo: Option<BTreeSet<Region>>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Engine {
+    pub id: ProcessId,
+    pub core: Membership,
+    pub writes: Writes,
+    /// Slices to be inspected, slices to be connected to, associations.
+    pub inspecting: BTreeSet<SliceUid>,
+    pub connecting: BTreeSet<SliceUid>,
+    pub live: BTreeSet<SliceUid>,
+    /// Slices whose time is over.
+    pub given_up: BTreeSet<SliceUid>,
+    pub view: Option<View>,
+    pub ios: Vec<Io>,
+    pub unequal: BTreeSet<Region>,
+    /// Equal, to be told so with the next Flush.
+    pub equal: BTreeSet<Region>,
+    pub rebuild: Option<Rebuilding>,
+    draining: bool,
+    resending: bool,
+    pub met_newer: bool,
+}
+
+/// What an engine touches beside itself.
+pub struct Around<'a> {
+    pub drives: &'a mut Drives,
+    pub host: &'a mut Host,
+    pub violations: &'a mut BTreeSet<Violation>,
+    pub broken: &'a Breakage,
+    /// Greatest pair of another engine that serves.
+    pub greatest: FencePair,
+    /// The operator was told that the newer document is in force.
+    pub revoked: bool,
+}
+
+impl Engine {
+    pub fn start(id: ProcessId, assignment: Assignment, around: &mut Around) -> Self {
+        let (core, actions) = Membership::new(assignment);
+        let mut engine = Self {
+            id,
+            core: core.without(around.broken.rule()),
+            writes: Writes::default().without(around.broken.rule()),
+            inspecting: BTreeSet::new(),
+            connecting: BTreeSet::new(),
+            live: BTreeSet::new(),
+            given_up: BTreeSet::new(),
+            view: None,
+            ios: Vec::new(),
+            unequal: BTreeSet::new(),
+            equal: BTreeSet::new(),
+            rebuild: None,
+            draining: false,
+            resending: false,
+            met_newer: false,
+        };
+        engine.perform(actions, around);
+        engine
+    }
+
+    pub fn serving(&self) -> bool {
+        *self.core.phase() == Phase::Serving
+    }
+
+    pub fn ended(&self) -> bool {
+        matches!(self.core.phase(), Phase::Ended | Phase::Parked(_))
+    }
+
+    /// Gives an event to the core and does what it asks for.
+    pub fn tell(&mut self, event: Event, around: &mut Around) {
+        let before = self.core.phase().clone();
+        let actions = self.core.step(event);
+        if before == Phase::Fencing && *self.core.phase() == Phase::Recording {
+            self.check_loss(around);
+        }
+        self.perform(actions, around);
+    }
+
+    fn perform(&mut self, actions: Vec<Action>, around: &mut Around) {
+        for action in actions {
+            match action {
+                Action::Inspect(slice) => {
+                    self.inspecting.insert(slice);
+                    self.connecting.remove(&slice);
+                    self.live.remove(&slice);
+                }
+                Action::Connect(slice, _) => {
+                    self.connecting.insert(slice);
+                    self.given_up.remove(&slice);
+                }
+                Action::Put(slice, swap) => self.send(slice, What::Put(swap), around),
+                Action::Mark(slice, generation) => self.send(slice, What::Mark(generation), around),
+                Action::Drain(survivors) => self.drain(&survivors, around),
+                Action::Flush(slice) => self.flush_one(slice, around),
+                Action::Adopt(view) => self.adopt(view, around),
+                Action::Reconnected(slice) => {
+                    let numbers = self.writes.unanswered(slice);
+                    self.send_again(slice, &numbers, around);
+                }
+                Action::Equalise(regions) => self.unequal.extend(regions),
+                Action::Rebuild(task) => {
+                    let after = self.writes.rebuild(task.target);
+                    let todo = None;
+                    self.rebuild = Some(Rebuilding { task, after, todo });
+                }
+                Action::Access(Access::Open) => self.writes.open(),
+                Action::Access(_) => {}
+                Action::Admit(generation) => {
+                    if around.revoked && generation < DocumentGeneration(2) {
+                        around.violations.insert(Violation::RevokedHost);
+                    }
+                }
+                Action::Park | Action::StartAgain => {}
+            }
+        }
+    }
+
+    /// The taken-over record's members are all known to have lost bytes, if a loss is recorded.
+    fn check_loss(&self, around: &mut Around) {
+        let Some(from) = self.core.record() else {
+            return;
+        };
+        let Some(first) = &self.core.proposal else {
+            return;
+        };
+        let kept = |member: &weft_spec::drive::InSync| {
+            let drive = around.drives.get(&member.slice);
+            drive.is_some_and(|drive| drive.incarnation() == member.incarnation)
+        };
+        if first.loss != from.loss && from.in_sync.iter().any(kept) {
+            around.violations.insert(Violation::FalseLoss);
+        }
+    }
+
+    fn send(&self, slice: SliceUid, what: What, around: &mut Around) {
+        if !self.live.contains(&slice) {
+            return;
+        }
+        if let Some(drive) = drive(around.drives, slice) {
+            let (by, late) = (self.id, false);
+            drive.inbox.push(Command { by, late, what });
+            drive.inbox.sort_by_key(Command::key);
+        }
+    }
+
+    fn send_again(&self, slice: SliceUid, numbers: &[WriteNumber], around: &mut Around) {
+        for io in self.ios.iter().filter(|io| numbers.contains(&io.number)) {
+            self.send(slice, What::Write(self.write_of(io)), around);
+        }
+    }
+
+    fn write_of(&self, io: &Io) -> Write {
+        Write {
+            region: io.region,
+            value: io.value,
+            hole: io.hole,
+            number: io.number.0,
+            config: self
+                .view
+                .as_ref()
+                .map(|view| view.config)
+                .unwrap_or_default(),
+        }
+    }
+
+    fn drain(&mut self, survivors: &[SliceUid], around: &mut Around) {
+        (self.draining, self.resending) = (true, false);
+        if let Some(rebuild) = &self.rebuild
+            && !survivors.contains(&rebuild.task.target)
+        {
+            self.rebuild = None;
+        }
+        let told = self.writes.drain(survivors);
+        told.into_iter()
+            .for_each(|number| self.done(number, around));
+        self.quiet(around);
+    }
+
+    fn adopt(&mut self, view: View, around: &mut Around) {
+        let first = self.view.is_none();
+        let numbers = self.writes.adopt(&view);
+        (self.draining, self.resending, self.rebuild) = (false, true, None);
+        self.view = Some(view.clone());
+        if first {
+            self.check_leader(&view, around);
+        }
+        for slice in &view.in_sync {
+            if around.broken.has(Broken::NotSentAgain) {
+                for number in &numbers {
+                    self.acknowledged_write(*slice, *number, around);
+                }
+            } else {
+                self.send_again(*slice, &numbers, around);
+            }
+        }
+        self.quiet(around);
+    }
+
+    /// Who leads has whatever hosts were told of, unless they are told of a loss.
+    fn check_leader(&self, view: &View, around: &mut Around) {
+        if view.loss.is_some() {
+            around.host.told_of_loss();
+        }
+        let Some(leader) = around.drives.get(&view.leader) else {
+            return;
+        };
+        let places = leader.places.iter().zip(&around.host.regions);
+        for (place, expected) in places {
+            if place.now.value < expected.flushed.max(expected.floor) {
+                around.violations.insert(Violation::StaleSource);
+            }
+        }
+    }
+
+    /// Answers what the core waits for, once it is so.
+    fn quiet(&mut self, around: &mut Around) {
+        if self.draining && self.writes.drained() {
+            self.draining = false;
+            self.tell(Event::Drained, around);
+        }
+        if self.resending && self.ios.is_empty() {
+            self.resending = false;
+            self.tell(Event::Resent, around);
+        }
+    }
+
+    pub fn lost(&mut self, slice: SliceUid, around: &mut Around) {
+        if let Some(drive) = drive(around.drives, slice) {
+            let mine = drive
+                .inbox
+                .iter_mut()
+                .filter(|command| command.by == self.id);
+            mine.for_each(|command| command.late = true);
+            drive.inbox.sort_by_key(Command::key);
+        }
+        self.live.remove(&slice);
+        if self
+            .rebuild
+            .as_ref()
+            .is_some_and(|rebuild| rebuild.task.target == slice)
+        {
+            self.rebuild = None;
+            self.writes.abandon(slice);
+        }
+        self.tell(Event::Lost(slice), around);
+        self.quiet(around);
+    }
+
+    pub fn fenced(&mut self, slice: SliceUid, around: &mut Around) {
+        self.met_newer = true;
+        self.tell(Event::Fenced(slice), around);
+    }
+
+    pub fn acknowledged_write(
+        &mut self,
+        slice: SliceUid,
+        number: WriteNumber,
+        around: &mut Around,
+    ) {
+        if self.writes.acknowledged(slice, number) {
+            self.done(number, around);
+        }
+        self.quiet(around);
+    }
+
+    /// The host may be told of a write.
+    fn done(&mut self, number: WriteNumber, around: &mut Around) {
+        let Some(at) = self.ios.iter().position(|io| io.number == number) else {
+            return;
+        };
+        let io = self.ios.remove(at);
+        if around.greatest > self.core.pair() {
+            around.violations.insert(Violation::TwoEngines);
+        }
+        if around.host.uses(self.id) {
+            around.host.acknowledged(io.region, io.value);
+        }
+    }
+
+    pub fn locked(&self, region: Region) -> bool {
+        self.ios.iter().any(|io| io.region == region)
+    }
+
+    /// Members and slices being rebuilt, if all of them are connected and would take a command.
+    fn reached(&self, around: &Around) -> Option<Vec<SliceUid>> {
+        let mut slices = self.view.as_ref()?.in_sync.clone();
+        slices.extend(self.rebuild.iter().map(|rebuild| rebuild.task.target));
+        let reached = |slice: &SliceUid| {
+            let drive = around.drives.get(slice);
+            self.live.contains(slice) && drive.is_some_and(|d| d.admitted == Some(self.id))
+        };
+        slices.iter().all(reached).then_some(slices)
+    }
+
+    pub fn begin(&mut self, region: Region, value: Value, hole: bool, around: &mut Around) {
+        let Some(begun) = self.writes.begin() else {
+            return;
+        };
+        let number = begun.number;
+        let io = Io {
+            number,
+            region,
+            value,
+            hole,
+        };
+        self.ios.push(io);
+        for slice in begun.targets {
+            self.send(slice, What::Write(self.write_of(&io)), around);
+        }
+    }
+
+    /// Makes a region equal from the leader.
+    pub fn equalise(&mut self, region: Region, around: &mut Around) -> Option<()> {
+        let view = self.view.clone()?;
+        let targets = self.reached(around)?;
+        let from = around
+            .drives
+            .get(&view.leader)?
+            .places
+            .get(region.0 as usize)
+            .copied()?;
+        for slice in targets {
+            let stamp = from.now.stamp;
+            self.copy(slice, region, from.now.value, from.hole, around);
+            if around.broken.has(Broken::NotStampedAnew) {
+                let drive = drive(around.drives, slice)?;
+                drive.places.get_mut(region.0 as usize)?.now.stamp = stamp;
+            }
+        }
+        self.unequal.remove(&region);
+        self.equal.insert(region);
+        Some(())
+    }
+
+    fn copy(&self, slice: SliceUid, region: Region, value: Value, hole: bool, around: &mut Around) {
+        let write = Write {
+            region,
+            value,
+            hole,
+            number: 0,
+            config: self
+                .view
+                .as_ref()
+                .map(|view| view.config)
+                .unwrap_or_default(),
+        };
+        if let Some(drive) = drive(around.drives, slice) {
+            drive.write(write, around.broken);
+        }
+    }
+
+    /// Asks what the slice being rebuilt lacks.
+    pub fn list(&mut self, around: &mut Around) -> Option<()> {
+        let leader = self.view.as_ref()?.leader;
+        self.reached(around)?;
+        let rebuild = self.rebuild.clone()?;
+        if rebuild.todo.is_some() {
+            return None;
+        }
+        if !self.writes.over(rebuild.after) && !around.broken.has(Broken::AskedTooEarly) {
+            return None;
+        }
+        let since = rebuild.task.since;
+        let target = drive(around.drives, rebuild.task.target)?;
+        if since.0 == 0 && !around.broken.has(Broken::NotEmptied) {
+            target
+                .places
+                .iter_mut()
+                .for_each(|place| place.now = Chunk::default());
+        }
+        let source = around.drives.get(&leader)?;
+        let changed = source.places.iter().enumerate();
+        let changed =
+            changed.filter(|(_, place)| place.now.stamp >= since && place.now.stamp.0 > 0);
+        let mut todo: BTreeSet<_> = changed.map(|(at, _)| Region(at as u32)).collect();
+        if !around.broken.has(Broken::OwnHotSetIgnored) {
+            todo.extend(&rebuild.task.hot);
+        }
+        self.rebuild.as_mut()?.todo = Some(todo);
+        self.rebuilt_if_done(around);
+        Some(())
+    }
+
+    pub fn rebuild_next(&mut self, around: &mut Around) -> Option<()> {
+        let leader = self.view.as_ref()?.leader;
+        self.reached(around)?;
+        let rebuild = self.rebuild.as_ref()?;
+        let todo = rebuild.todo.as_ref()?;
+        let region = *todo.iter().find(|region| !self.locked(**region))?;
+        let target = rebuild.task.target;
+        let from = *around.drives.get(&leader)?.places.get(region.0 as usize)?;
+        self.copy(target, region, from.now.value, from.hole, around);
+        self.rebuild.as_mut()?.todo.as_mut()?.remove(&region);
+        self.rebuilt_if_done(around);
+        Some(())
+    }
+
+    fn rebuilt_if_done(&mut self, around: &mut Around) {
+        let done = |rebuild: &Rebuilding| rebuild.todo.as_ref().is_some_and(BTreeSet::is_empty);
+        if let Some(rebuild) = &self.rebuild
+            && done(rebuild)
+        {
+            self.tell(Event::Rebuilt(rebuild.task.target), around);
+        }
+    }
+
+    fn flush_one(&mut self, slice: SliceUid, around: &mut Around) {
+        let id = self.id;
+        if let Some(drive) = drive(around.drives, slice)
+            && drive.admitted == Some(id)
+            && self.live.contains(&slice)
+        {
+            drive.flush();
+            self.tell(Event::Flushed(slice), around);
+        }
+    }
+
+    /// A host's Flush, done by all members at once, and what the mirror tells with it.
+    pub fn flush(&mut self, checkpoints: bool, around: &mut Around) -> Option<()> {
+        let view = self.view.clone()?;
+        self.reached(around)?;
+        let told = std::mem::take(&mut self.equal);
+        for slice in &view.in_sync {
+            let drive = drive(around.drives, *slice)?;
+            drive.flush();
+            told.iter()
+                .filter(|region| !self.locked(**region))
+                .for_each(|r| drive.equal(*r));
+        }
+        self.writes.flushed(self.writes.complete());
+        let number = self.writes.checkpoint();
+        for slice in view.in_sync {
+            if checkpoints && number.0 > 0 {
+                self.send(slice, What::Checkpoint(number.0), around);
+            }
+        }
+        if view.loss.is_none() || around.broken.has(Broken::LossNotTold) {
+            around.host.flushed();
+        }
+        Some(())
+    }
+
+    /// What a read of that member gives, if it is allowed.
+    pub fn read(
+        &self,
+        region: Region,
+        member: SliceUid,
+        drives: &Drives,
+        broken: &Breakage,
+    ) -> Option<Value> {
+        let view = self.view.as_ref()?;
+        let allowed = self.core.access() != Access::Paused && self.live.contains(&member);
+        let unequal = self.unequal.contains(&region) && !broken.has(Broken::NotEqualFirst);
+        let locked = self.locked(region) && !broken.has(Broken::ReadsDoNotWait);
+        if !allowed || !view.in_sync.contains(&member) || unequal || locked {
+            return None;
+        }
+        let drive = drives.get(&member)?;
+        let mine = drive.admitted == Some(self.id) || broken.has(Broken::OldCommandsPass);
+        let place = drive.places.get(region.0 as usize)?;
+        mine.then_some(place.now.value)
+    }
+
+    /// Whether the members differ where hosts could see it.
+    pub fn differs(&self, drives: &Drives, regions: u8) -> bool {
+        let Some(view) = &self.view else { return false };
+        if self.core.access() != Access::Open || !self.ios.is_empty() {
+            return false;
+        }
+        let live = view
+            .in_sync
+            .iter()
+            .filter(|slice| self.live.contains(slice));
+        let members: Vec<_> = live.filter_map(|slice| drives.get(slice)).collect();
+        let mine = members.iter().all(|drive| drive.admitted == Some(self.id));
+        (0..regions)
+            .map(|region| Region(u32::from(region)))
+            .any(|region| {
+                let mut values = members
+                    .iter()
+                    .map(|drive| drive.places[region.0 as usize].now.value);
+                let first = values.next();
+                let same = values.all(|value| Some(value) == first);
+                mine && !self.unequal.contains(&region) && !same
+            })
+    }
+}

@@ -1,0 +1,614 @@
+//! The state that is searched: drives, processes of engines, one host; and the steps between states.
+
+use super::broken::{Breakage, Broken};
+use super::drive::{Command, Drive, What};
+use super::engine::{Around, Drives, Engine, drive};
+use super::host::Host;
+use super::{Budget, ProcessId, Setup, Value, Violation, slice};
+use crate::membership::writes::WriteNumber;
+use crate::membership::{Access, Assignment, Event, Phase, Recovery, Region};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use uuid::Uuid;
+use weft_spec::ids::{AttachGeneration, DocumentGeneration, FencePair, SliceUid, Term, VolumeUid};
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct World {
+    pub drives: Drives,
+    /// By process; none for one that has ended.
+    pub engines: Vec<Option<Arc<Engine>>>,
+    pub host: Host,
+    pub left: Budget,
+    pub term: Term,
+    pub revoked: bool,
+    pub violations: BTreeSet<Violation>,
+}
+
+/// One step.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Step {
+    /// A process starts, in a new pod or in the last one; perhaps with an older document.
+    Start {
+        pod: Pod,
+        stale: bool,
+    },
+    Kill(ProcessId),
+    /// Everybody who is asked answers, but one.
+    Inspect(ProcessId, Option<SliceUid>),
+    Connect(ProcessId, SliceUid),
+    GiveUp(ProcessId, SliceUid),
+    /// The association is lost as its engine sees it; what is in its socket may still run.
+    Lose(ProcessId, SliceUid),
+    /// A drive that has admitted another tells so.
+    Notice(ProcessId, SliceUid),
+    /// One command runs, and is answered if anybody waits for that.
+    Deliver(SliceUid, usize),
+    Crash(SliceUid),
+    Die(SliceUid),
+    Fold(SliceUid),
+    /// The drive is replaced by an empty one under the same name.
+    Blank(SliceUid),
+    Attach(ProcessId),
+    Write(Region, bool),
+    Flush,
+    Read(ProcessId, Region, SliceUid),
+    Equalise(ProcessId, Region),
+    List(ProcessId),
+    RebuildNext(ProcessId),
+    /// The operator puts a newer document, which takes a right away.
+    Revoke(ProcessId),
+    /// The operator puts a newer document, which lists other voters.
+    Voters(ProcessId),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Pod {
+    New,
+    Same,
+}
+
+impl World {
+    pub fn new(setup: &Setup) -> Self {
+        let drives = (0..setup.slices).map(|n| (slice(n), Arc::new(Drive::blank(setup.regions))));
+        Self {
+            drives: drives.collect(),
+            engines: Vec::new(),
+            host: Host::new(setup.regions),
+            left: setup.budget,
+            term: Term(0),
+            revoked: false,
+            violations: BTreeSet::new(),
+        }
+    }
+
+    pub fn engine(&self, process: ProcessId) -> Option<&Engine> {
+        self.engines.get(usize::from(process.0))?.as_deref()
+    }
+
+    fn alive(&self) -> impl Iterator<Item = &Engine> {
+        self.engines.iter().flatten().map(Arc::as_ref)
+    }
+
+    /// Every step that may follow.
+    pub fn steps(&self, setup: &Setup, steps: &mut Vec<Step>) {
+        self.internal_steps(steps);
+        self.host_steps(setup, steps);
+        self.faults(setup, steps);
+    }
+
+    /// What goes on by itself.
+    pub fn internal_steps(&self, steps: &mut Vec<Step>) {
+        for engine in self.alive() {
+            let id = engine.id;
+            if !engine.inspecting.is_empty() {
+                steps.push(Step::Inspect(id, None));
+            }
+            steps.extend(
+                engine
+                    .connecting
+                    .iter()
+                    .map(|slice| Step::Connect(id, *slice)),
+            );
+            for slice in &engine.live {
+                if self.drives[slice].admitted != Some(id) {
+                    steps.push(Step::Notice(id, *slice));
+                }
+            }
+            if engine.core.access() == Access::Open {
+                let unequal = engine
+                    .unequal
+                    .iter()
+                    .filter(|region| !engine.locked(**region));
+                steps.extend(unequal.map(|region| Step::Equalise(id, *region)));
+            }
+            match engine
+                .rebuild
+                .as_ref()
+                .map(|rebuild| rebuild.todo.is_some())
+            {
+                Some(true) => steps.push(Step::RebuildNext(id)),
+                Some(false) => steps.push(Step::List(id)),
+                None => {}
+            }
+        }
+        for (slice, drive) in &self.drives {
+            steps.extend((0..drive.inbox.len()).map(|at| Step::Deliver(*slice, at)));
+        }
+    }
+
+    fn host_steps(&self, setup: &Setup, steps: &mut Vec<Step>) {
+        let serving = self
+            .alive()
+            .filter(|engine| engine.core.access() == Access::Open);
+        let newer = |engine: &&Engine| {
+            self.host
+                .path
+                .is_none_or(|(pair, _)| pair < engine.core.pair())
+        };
+        steps.extend(serving.filter(newer).map(|engine| Step::Attach(engine.id)));
+        let regions = (0..setup.regions).map(|region| Region(u32::from(region)));
+        for region in regions.clone() {
+            let quiet = self.host.regions[region.0 as usize].outstanding.is_none();
+            let open = self.path().is_some_and(|engine| {
+                engine.core.access() == Access::Open && !engine.locked(region)
+            });
+            if quiet && open && self.left.writes > 0 {
+                steps.push(Step::Write(region, false));
+            }
+            if quiet && open && self.left.discards > 0 {
+                steps.push(Step::Write(region, true));
+            }
+        }
+        if self.left.flushes > 0
+            && self
+                .path()
+                .is_some_and(|e| e.core.access() != Access::Paused)
+        {
+            steps.push(Step::Flush);
+        }
+        let paths = [self.host.path.map(|(_, path)| path), self.host.old_path];
+        for path in paths.into_iter().flatten() {
+            for (region, member) in regions
+                .clone()
+                .flat_map(|r| self.drives.keys().map(move |d| (r, *d)))
+            {
+                if self.would_read(setup, path, region, member).is_some() {
+                    steps.push(Step::Read(path, region, member));
+                }
+            }
+        }
+    }
+
+    fn path(&self) -> Option<&Engine> {
+        self.engine(self.host.path?.1)
+    }
+
+    /// What a read gives, if it tells the oracle anything.
+    fn would_read(
+        &self,
+        setup: &Setup,
+        path: ProcessId,
+        region: Region,
+        member: SliceUid,
+    ) -> Option<Value> {
+        let engine = self.engine(path)?;
+        let value = engine.read(region, member, &self.drives, &setup.broken);
+        let floor = self.host.regions.get(region.0 as usize)?.floor;
+        value.filter(|value| *value != floor)
+    }
+
+    fn faults(&self, setup: &Setup, steps: &mut Vec<Step>) {
+        let left = &self.left;
+        let alive = self.alive().count();
+        if left.starts > 0 && alive < 2 {
+            if !setup.api_unreachable {
+                steps.push(Step::Start {
+                    pod: Pod::New,
+                    stale: false,
+                });
+            }
+            if alive == 0 || setup.twins {
+                steps.push(Step::Start {
+                    pod: Pod::Same,
+                    stale: false,
+                });
+            }
+            if self.revoked {
+                steps.push(Step::Start {
+                    pod: Pod::Same,
+                    stale: true,
+                });
+            }
+        }
+        for engine in self.alive() {
+            let id = engine.id;
+            if left.kills > 0 {
+                steps.push(Step::Kill(id));
+            }
+            if left.absences > 0 && engine.inspecting.len() > 1 {
+                steps.extend(
+                    engine
+                        .inspecting
+                        .iter()
+                        .map(|s| Step::Inspect(id, Some(*s))),
+                );
+            }
+            for slice in &engine.connecting {
+                let starting = *engine.core.phase() == Phase::Fencing;
+                let member = engine
+                    .view
+                    .as_ref()
+                    .is_some_and(|view| view.in_sync.contains(slice));
+                let waits = if starting { left.absences > 0 } else { member };
+                if waits && !engine.given_up.contains(slice) {
+                    steps.push(Step::GiveUp(id, *slice));
+                }
+            }
+            if left.losses > 0 {
+                steps.extend(engine.live.iter().map(|slice| Step::Lose(id, *slice)));
+            }
+            if left.revokes > 0 && engine.core.access() == Access::Open && setup.voters.is_none() {
+                steps.push(Step::Revoke(id));
+            }
+            if left.revokes > 0 && engine.core.access() == Access::Open && setup.voters.is_some() {
+                steps.push(Step::Voters(id));
+            }
+        }
+        for slice in self.drives.keys() {
+            if left.crashes > 0 {
+                steps.push(Step::Crash(*slice));
+            }
+            if left.deaths > 0 {
+                steps.push(Step::Die(*slice));
+            }
+            if left.folds > 0 {
+                steps.push(Step::Fold(*slice));
+            }
+        }
+        if left.blanks > 0 {
+            steps.push(Step::Blank(slice(2)));
+        }
+    }
+
+    /// The world after a step; none if the step does nothing.
+    pub fn after(&self, step: Step, setup: &Setup) -> Option<Self> {
+        let mut world = self.clone();
+        world.take(step, setup)?;
+        world.check(setup);
+        Some(world)
+    }
+
+    fn take(&mut self, step: Step, setup: &Setup) -> Option<()> {
+        let broken = &setup.broken;
+        match step {
+            Step::Start { pod, stale } => self.start(pod, stale, setup),
+            Step::Kill(id) => {
+                self.left.kills -= 1;
+                self.end(id);
+                Some(())
+            }
+            Step::Inspect(id, but) => self.inspect(id, but, broken),
+            Step::Connect(id, slice) => self.connect(id, slice, broken),
+            Step::GiveUp(id, slice) => {
+                let (engine, mut around) = self.with(id, broken)?;
+                let starting = *engine.core.phase() == Phase::Fencing;
+                engine.given_up.insert(slice);
+                engine.tell(Event::GivenUp(slice), &mut around);
+                self.left.absences -= u8::from(starting);
+                Some(())
+            }
+            Step::Lose(id, slice) => {
+                self.left.losses -= 1;
+                let (engine, mut around) = self.with(id, broken)?;
+                engine.lost(slice, &mut around);
+                Some(())
+            }
+            Step::Notice(id, slice) => {
+                let (engine, mut around) = self.with(id, broken)?;
+                engine.fenced(slice, &mut around);
+                Some(())
+            }
+            Step::Deliver(slice, at) => self.deliver(slice, at, broken),
+            Step::Crash(slice) => {
+                self.left.crashes -= 1;
+                drive(&mut self.drives, slice)?.crash(broken);
+                self.closed(slice, broken)
+            }
+            Step::Die(slice) => {
+                self.left.deaths -= 1;
+                drive(&mut self.drives, slice)?.die(broken);
+                self.closed(slice, broken)
+            }
+            Step::Fold(slice) => {
+                self.left.folds -= 1;
+                drive(&mut self.drives, slice)?.fold(broken);
+                Some(())
+            }
+            Step::Blank(slice) => {
+                self.left.blanks -= 1;
+                *drive(&mut self.drives, slice)? = Drive::blank(setup.regions);
+                self.closed(slice, broken)
+            }
+            Step::Attach(id) => self.attach(id, broken),
+            Step::Write(region, hole) => self.write(region, hole, broken),
+            Step::Flush => {
+                self.left.flushes -= 1;
+                let (_, path) = self.host.path?;
+                let (engine, mut around) = self.with(path, broken)?;
+                engine.flush(setup.checkpoints, &mut around)
+            }
+            Step::Read(path, region, member) => self.read(path, region, member, setup),
+            Step::Equalise(id, region) => {
+                let (engine, mut around) = self.with(id, broken)?;
+                engine.equalise(region, &mut around)
+            }
+            Step::List(id) => {
+                let (engine, mut around) = self.with(id, broken)?;
+                engine.list(&mut around)
+            }
+            Step::RebuildNext(id) => {
+                let (engine, mut around) = self.with(id, broken)?;
+                engine.rebuild_next(&mut around)
+            }
+            Step::Revoke(id) | Step::Voters(id) => {
+                self.left.revokes -= 1;
+                let assignment = self.assignment(setup, DocumentGeneration(2));
+                let (engine, mut around) = self.with(id, broken)?;
+                engine.tell(Event::Assigned(assignment), &mut around);
+                Some(())
+            }
+        }
+    }
+
+    /// One process apart from everything else.
+    fn with<'a>(
+        &'a mut self,
+        id: ProcessId,
+        broken: &'a Breakage,
+    ) -> Option<(&'a mut Engine, Around<'a>)> {
+        let others = self.engines.iter().flatten();
+        let others = others.filter(|engine| engine.id != id && engine.serving());
+        let greatest = others.map(|engine| engine.core.pair()).max();
+        let engine = self.engines.get_mut(usize::from(id.0))?.as_mut()?;
+        let engine = Arc::make_mut(engine);
+        let around = Around {
+            drives: &mut self.drives,
+            host: &mut self.host,
+            violations: &mut self.violations,
+            broken,
+            greatest: greatest.unwrap_or_default(),
+            revoked: self.revoked,
+        };
+        Some((engine, around))
+    }
+
+    fn assignment(&self, setup: &Setup, generation: DocumentGeneration) -> Assignment {
+        let voters = match &setup.voters {
+            Some(voters) if generation > DocumentGeneration(1) => voters.clone(),
+            _ => (0..3).map(slice).collect(),
+        };
+        Assignment {
+            volume: VolumeUid(Uuid::from_u128(0xA)),
+            term: self.term,
+            generation,
+            attachments: AttachGeneration(1),
+            formed: setup.formed,
+            lineage: Uuid::from_u128(0xB),
+            data: vec![slice(0), slice(1)],
+            voters,
+            recovery: setup.recovery.map(|from| Recovery {
+                from: slice(from),
+                lineage: Uuid::from_u128(0xC),
+            }),
+        }
+    }
+
+    pub fn start(&mut self, pod: Pod, stale: bool, setup: &Setup) -> Option<()> {
+        self.left.starts = self.left.starts.checked_sub(1)?;
+        if pod == Pod::New {
+            self.term.0 += 1;
+        }
+        let id = ProcessId(self.engines.len() as u8);
+        let newest = if self.revoked && !stale { 2 } else { 1 };
+        let assignment = self.assignment(setup, DocumentGeneration(newest));
+        let mut around = Around {
+            drives: &mut self.drives,
+            host: &mut self.host,
+            violations: &mut self.violations,
+            broken: &setup.broken,
+            greatest: FencePair::default(),
+            revoked: self.revoked,
+        };
+        let engine = Engine::start(id, assignment, &mut around);
+        self.engines.push(Some(Arc::new(engine)));
+        Some(())
+    }
+
+    fn end(&mut self, id: ProcessId) {
+        for drive in self.drives.values_mut() {
+            if !drive.inbox.iter().any(|command| command.by == id) {
+                continue;
+            }
+            let drive = Arc::make_mut(drive);
+            let mine = drive.inbox.iter_mut().filter(|command| command.by == id);
+            mine.for_each(|command| command.late = true);
+            drive.inbox.sort_by_key(Command::key);
+        }
+        if let Some(engine) = self.engines.get_mut(usize::from(id.0)) {
+            *engine = None;
+        }
+    }
+
+    fn inspect(&mut self, id: ProcessId, but: Option<SliceUid>, broken: &Breakage) -> Option<()> {
+        self.left.absences -= u8::from(but.is_some());
+        let (engine, mut around) = self.with(id, broken)?;
+        let asked = std::mem::take(&mut engine.inspecting);
+        for slice in asked {
+            if Some(slice) == but {
+                engine.inspecting.insert(slice);
+                engine.tell(Event::GivenUp(slice), &mut around);
+                continue;
+            }
+            let testimony = around.drives.get(&slice)?.testimony();
+            engine.tell(Event::Inspected(slice, testimony), &mut around);
+        }
+        if *engine.core.phase() == Phase::Fencing {
+            self.check_able(but, broken);
+        }
+        Some(())
+    }
+
+    /// Who raises the fence has heard a majority of those with a record, and somebody who leads.
+    fn check_able(&mut self, but: Option<SliceUid>, _broken: &Breakage) {
+        let answer = self.drives.iter().filter(|(slice, _)| Some(**slice) != but);
+        let records: Vec<_> = answer
+            .filter_map(|(_, drive)| drive.record.as_ref())
+            .collect();
+        let greatest = records
+            .iter()
+            .max_by_key(|record| (record.fence, record.config));
+        let Some(greatest) = greatest else { return };
+        let leads = greatest
+            .in_sync
+            .iter()
+            .any(|member| Some(member.slice) != but);
+        if 2 * records.len() <= greatest.voters.len() || !leads {
+            self.violations.insert(Violation::FencedInVain);
+        }
+    }
+
+    fn connect(&mut self, id: ProcessId, slice: SliceUid, broken: &Breakage) -> Option<()> {
+        let (engine, mut around) = self.with(id, broken)?;
+        engine.connecting.remove(&slice);
+        let pair = engine.core.pair();
+        let drive = drive(around.drives, slice)?;
+        if drive.connect(pair, id, broken) {
+            if engine.met_newer {
+                around.violations.insert(Violation::ParkedRaises);
+            }
+            let testimony = drive.testimony();
+            engine.live.insert(slice);
+            engine.tell(Event::Promised(slice, testimony), &mut around);
+        } else {
+            engine.met_newer |= drive.fence > pair;
+            let testimony = drive.testimony();
+            engine.tell(Event::Refused(slice, testimony), &mut around);
+        }
+        Some(())
+    }
+
+    /// The drive has closed its associations.
+    fn closed(&mut self, slice: SliceUid, broken: &Breakage) -> Option<()> {
+        let ids: Vec<_> = self.alive().map(|engine| engine.id).collect();
+        for id in ids {
+            let (engine, mut around) = self.with(id, broken)?;
+            if engine.live.contains(&slice) {
+                engine.lost(slice, &mut around);
+            }
+        }
+        Some(())
+    }
+
+    fn deliver(&mut self, slice: SliceUid, at: usize, broken: &Breakage) -> Option<()> {
+        let drive = drive(&mut self.drives, slice)?;
+        let command = drive.inbox.remove(at);
+        let (by, late) = (command.by, command.late);
+        if !drive.admits(by, broken) {
+            let (engine, mut around) = self.with(by, broken)?;
+            if !late {
+                engine.fenced(slice, &mut around);
+            }
+            return Some(());
+        }
+        let done = match &command.what {
+            What::Write(write) => drive.write(*write, broken),
+            What::Put(swap) => drive.put(swap, broken),
+            What::Mark(generation) => {
+                drive.generation = drive.generation.max(*generation);
+                true
+            }
+            What::Checkpoint(number) => {
+                drive.checkpoint(*number, broken);
+                true
+            }
+        };
+        if late || !done {
+            return Some(());
+        }
+        let (engine, mut around) = self.with(by, broken)?;
+        match command.what {
+            What::Write(write) => {
+                engine.acknowledged_write(slice, WriteNumber(write.number), &mut around);
+            }
+            What::Put(_) => engine.tell(Event::Recorded(slice), &mut around),
+            What::Mark(generation) => engine.tell(Event::Marked(slice, generation), &mut around),
+            What::Checkpoint(_) => {}
+        }
+        Some(())
+    }
+
+    fn attach(&mut self, id: ProcessId, broken: &Breakage) -> Option<()> {
+        let before = self.host.path.map(|(_, path)| path);
+        self.host.path = Some((self.engine(id)?.core.pair(), id));
+        self.host.old_path = before.filter(|_| broken.has(Broken::TwoPaths));
+        for at in 0..self.host.regions.len() {
+            let region = Region(at as u32);
+            let expected = *self.host.region(region);
+            let (engine, mut around) = self.with(id, broken)?;
+            if let Some(hole) = expected.outstanding {
+                engine.begin(region, expected.issued, hole, &mut around);
+            }
+        }
+        Some(())
+    }
+
+    fn write(&mut self, region: Region, hole: bool, broken: &Breakage) -> Option<()> {
+        if hole {
+            self.left.discards -= 1;
+        } else {
+            self.left.writes -= 1;
+        }
+        let (_, path) = self.host.path?;
+        let expected = self.host.region(region);
+        expected.issued = Value(expected.issued.0 + 1);
+        expected.outstanding = Some(hole);
+        let value = expected.issued;
+        let (engine, mut around) = self.with(path, broken)?;
+        engine.begin(region, value, hole, &mut around);
+        Some(())
+    }
+
+    fn read(
+        &mut self,
+        path: ProcessId,
+        region: Region,
+        member: SliceUid,
+        setup: &Setup,
+    ) -> Option<()> {
+        let value = self.would_read(setup, path, region, member)?;
+        let expected = *self.host.region(region);
+        if value < expected.acknowledged.min(expected.floor) || value < expected.flushed {
+            self.violations.insert(Violation::LostWrite);
+        }
+        if value < expected.floor {
+            self.violations.insert(Violation::ReadWentBack);
+        }
+        self.host.region(region).floor = expected.floor.max(value);
+        Some(())
+    }
+
+    /// What must hold in every state, and what ends by itself.
+    fn check(&mut self, setup: &Setup) {
+        let ended: Vec<_> = self.alive().filter(|e| e.ended()).map(|e| e.id).collect();
+        ended.into_iter().for_each(|id| self.end(id));
+        let newest = self.alive().filter(|engine| engine.serving());
+        let newest = newest.max_by_key(|engine| engine.core.pair());
+        if newest.is_some_and(|engine| engine.differs(&self.drives, setup.regions)) {
+            self.violations.insert(Violation::Unequal);
+        }
+        if setup.voters.is_none() {
+            let admitted = self.alive().map(|e| e.core.admitted()).max();
+            self.revoked |= admitted >= Some(DocumentGeneration(2));
+        }
+    }
+}
