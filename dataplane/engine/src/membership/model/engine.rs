@@ -67,6 +67,8 @@ pub struct Around<'a> {
     pub broken: &'a Breakage,
     /// Greatest pair of another engine that serves.
     pub greatest: FencePair,
+    /// A person has accepted whatever is lost.
+    pub forced: bool,
     /// The operator was told that the newer document is in force.
     pub revoked: bool,
 }
@@ -236,7 +238,7 @@ impl Engine {
     /// Who leads has whatever hosts were told of, unless they are told of a loss.
     fn check_leader(&self, view: &View, around: &mut Around) {
         if view.loss.is_some() {
-            around.host.told_of_loss();
+            around.host.told_of_loss(around.forced);
         }
         let Some(leader) = around.drives.get(&view.leader) else {
             return;
