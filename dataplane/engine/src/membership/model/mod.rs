@@ -136,15 +136,20 @@ impl Script {
 
     /// Everything goes on until nothing goes on by itself.
     fn settled(self) -> Self {
-        self.settled_without(None)
+        self.settled_but(|_| false)
     }
 
     /// The same, while nobody reaches a slice.
-    fn settled_without(mut self, but: Option<SliceUid>) -> Self {
+    fn settled_without(self, but: u8) -> Self {
+        self.settled_but(|step| matches!(step, Step::Connect(_, to) if *to == slice(but)))
+    }
+
+    /// The same, but for these steps.
+    fn settled_but(mut self, but: impl Fn(&Step) -> bool) -> Self {
         loop {
             let mut steps = Vec::new();
             self.world.internal_steps(&mut steps);
-            steps.retain(|step| !matches!(step, Step::Connect(_, slice) if Some(*slice) == but));
+            steps.retain(|step| !but(step));
             let next = steps
                 .into_iter()
                 .find_map(|step| self.world.after(step, &self.setup));
@@ -153,17 +158,25 @@ impl Script {
         }
     }
 
+    /// From now on these rules are left out.
+    fn leaving_out(mut self, broken: &Breakage) -> Self {
+        self.setup.broken = broken.clone();
+        for engine in self.world.engines.iter_mut().flatten() {
+            std::sync::Arc::make_mut(engine).leave_out(broken);
+        }
+        self
+    }
+
     /// The first member does not reach the second for so long that it goes on without it.
     fn second_left_out(self) -> Self {
         let lost = self.then(Step::Lose(FIRST, slice(1)));
-        lost.then(Step::GiveUp(FIRST, slice(1)))
-            .settled_without(Some(slice(1)))
+        lost.then(Step::GiveUp(FIRST, slice(1))).settled_without(1)
     }
 
     /// A write is acknowledged, while nobody reaches the second member.
     fn written_without_second(self) -> Self {
         let written = self.then(Step::Write(Region(0), false));
-        written.settled_without(Some(slice(1)))
+        written.settled_without(1)
     }
 
     /// Begins a search here.

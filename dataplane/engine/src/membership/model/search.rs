@@ -60,6 +60,7 @@ impl Model for Searched {
 pub struct Searching {
     pub found: BTreeMap<&'static str, Vec<Step>>,
     pub states: usize,
+    pub reached: usize,
     pub complete: bool,
 }
 
@@ -82,6 +83,7 @@ pub fn search(setup: Setup, first: World, until: &[&'static str], most: usize) -
             .map(|(name, path)| (name, path.into_actions()))
             .collect(),
         states,
+        reached: checker.state_count(),
         complete: checker.state_count() < most,
     }
 }

@@ -10,7 +10,7 @@ use crate::membership::{Access, Assignment, Event, Phase, Recovery, Region};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use uuid::Uuid;
-use weft_spec::ids::{AttachGeneration, DocumentGeneration, FencePair, SliceUid, Term, VolumeUid};
+use weft_spec::ids::{AttachGeneration, DocumentGeneration, SliceUid, Term, VolumeUid};
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct World {
@@ -391,7 +391,11 @@ impl World {
     ) -> Option<(&'a mut Engine, Around<'a>)> {
         let others = self.engines.iter().flatten();
         let others = others.filter(|engine| engine.id != id && engine.serving());
-        let greatest = others.map(|engine| engine.core.pair()).max();
+        let newest = others.filter_map(|engine| {
+            let leader = engine.view.as_ref()?.leader;
+            Some((engine.core.pair(), leader))
+        });
+        let newest = newest.max();
         let engine = self.engines.get_mut(usize::from(id.0))?.as_mut()?;
         let engine = Arc::make_mut(engine);
         let around = Around {
@@ -399,7 +403,7 @@ impl World {
             host: &mut self.host,
             violations: &mut self.violations,
             broken,
-            greatest: greatest.unwrap_or_default(),
+            newest,
             revoked: self.revoked,
             forced: self.forced,
         };
@@ -440,7 +444,7 @@ impl World {
             host: &mut self.host,
             violations: &mut self.violations,
             broken: &setup.broken,
-            greatest: FencePair::default(),
+            newest: None,
             revoked: self.revoked,
             forced: self.forced,
         };
