@@ -100,13 +100,14 @@ pub enum Action {
     Put(SliceUid, Box<RecordSwap>),
     /// Make the generation durable at the slice.
     Mark(SliceUid, DocumentGeneration),
-    /// Begin no write; nothing is written any more to slices that are not named. Answered by
-    /// [`Event::Drained`].
+    /// Begin no write; slices that are not named are neither read nor written any more. Answered by
+    /// [`Event::Drained`], unless a later one or [`Action::Adopt`] takes its place.
     Drain(Vec<SliceUid>),
     /// Flush the slice, after everything that was written to it.
     Flush(SliceUid),
     /// This is in force: send again, to all its members and under its config, each write that one
-    /// of the members before has not acknowledged. Answered by [`Event::Resent`].
+    /// of the members before has not acknowledged. Answered by [`Event::Resent`], unless a Drain
+    /// takes its place.
     Adopt(View),
     /// The slice is connected again and has lost nothing: send it again what it has not answered.
     Reconnected(SliceUid),

@@ -37,6 +37,7 @@ pub use event::{Access, Action, Assignment, Event, Rebuild, Recovery, Region, Te
 
 use change::Stage;
 use peers::Peers;
+use rules::left_out;
 use weft_spec::drive::SliceRecord;
 use weft_spec::ids::{Boot, FencePair, SliceUid};
 
@@ -161,6 +162,7 @@ impl Membership {
             Event::Refused(slice, testimony) => self.refused(slice, testimony),
             Event::Lost(slice) => self.lost(slice),
             Event::GivenUp(slice) => self.given_up(slice),
+            Event::Fenced(slice) if left_out!(self, FencedParks) => self.lost(slice),
             Event::Fenced(_) => self.park(None),
             Event::Recorded(slice) => self.recorded(slice),
             Event::Marked(slice, generation) => self.marked(slice, generation),

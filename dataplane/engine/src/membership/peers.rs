@@ -1,5 +1,6 @@
 //! What is known of each slice.
 
+use super::rules::left_out;
 use super::{Action, Membership, Phase, Testimony, votes};
 use std::collections::BTreeMap;
 use weft_spec::drive::{RecordSwap, SliceRecord};
@@ -87,6 +88,9 @@ impl Membership {
             return Vec::new();
         }
         if testimony.fence > self.pair() {
+            if left_out!(self, FencedParks) {
+                return self.inspect_again();
+            }
             return self.park(Some(testimony.fence));
         }
         if testimony.fence < self.pair() || self.phase != Phase::Fencing {

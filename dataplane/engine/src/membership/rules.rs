@@ -44,6 +44,12 @@ pub enum Rule {
     InForceFirst,
     /// A record is in force only once every member that it lists has it (6).
     EveryMemberHears,
+    /// `since` is the record's in force, not that of who returns (8).
+    SinceInForce,
+    /// The last in-sync member is never recorded stale (9).
+    LastMemberStays,
+    /// Who met a newer pair parks (10).
+    FencedParks,
     /// Who becomes in-sync is flushed before (8).
     FlushedBeforeInSync,
     /// Forced recovery starts a new lineage (9).

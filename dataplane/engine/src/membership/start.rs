@@ -223,7 +223,10 @@ impl Membership {
         }
         let others = self.assignment.data.iter().copied();
         let others = others.filter(|slice| *slice != recovery.from);
-        let since = Config(0);
+        let since = match left_out!(self, NewLineage) {
+            true => above_all(answers),
+            false => Config(0),
+        };
         from.in_sync.clear();
         from.out_of_sync = others.map(|slice| OutOfSync { slice, since }).collect();
         from.loss = Some(self.assignment.attachments);

@@ -35,6 +35,10 @@ pub enum Broken {
     HeatNotDurable,
     /// Drive: bytes are lost under the same incarnation.
     IncarnationKept,
+    /// Mirror: a checkpoint is said of writes that are not flushed.
+    CheckpointWithoutFlush,
+    /// Mirror: a member that failed is read until the next record is in force.
+    FailedMemberRead,
     /// Mirror: writes are not sent again, only acknowledged once the record is in force.
     NotSentAgain,
     /// Mirror: any member is read before regions are equal.

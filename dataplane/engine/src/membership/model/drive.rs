@@ -172,7 +172,9 @@ impl Drive {
     }
 
     pub fn put(&mut self, swap: &RecordSwap, broken: &Breakage) -> bool {
-        if self.record != swap.expected {
+        let order = |record: &SliceRecord| (record.fence, record.config);
+        let before = swap.expected.as_ref().map(order);
+        if self.record != swap.expected || before >= Some(order(&swap.record)) {
             return false;
         }
         self.record = Some(swap.record.clone());

@@ -49,6 +49,8 @@ pub struct Engine {
     /// Slices whose time is over.
     pub given_up: BTreeSet<SliceUid>,
     pub view: Option<View>,
+    /// Members that may be read.
+    readable: Vec<SliceUid>,
     pub ios: Vec<Io>,
     pub unequal: BTreeSet<Region>,
     /// Equal, to be told so with the next Flush.
@@ -65,8 +67,10 @@ pub struct Around<'a> {
     pub host: &'a mut Host,
     pub violations: &'a mut BTreeSet<Violation>,
     pub broken: &'a Breakage,
-    /// Greatest pair of another engine that serves.
-    pub greatest: FencePair,
+    /// Greatest pair of another engine that serves, and who leads for it.
+    pub newest: Option<(FencePair, SliceUid)>,
+    /// A person has accepted whatever is lost.
+    pub forced: bool,
     /// The operator was told that the newer document is in force.
     pub revoked: bool,
 }
@@ -83,6 +87,7 @@ impl Engine {
             live: BTreeSet::new(),
             given_up: BTreeSet::new(),
             view: None,
+            readable: Vec::new(),
             ios: Vec::new(),
             unequal: BTreeSet::new(),
             equal: BTreeSet::new(),
@@ -202,6 +207,9 @@ impl Engine {
 
     fn drain(&mut self, survivors: &[SliceUid], around: &mut Around) {
         (self.draining, self.resending) = (true, false);
+        if !around.broken.has(Broken::FailedMemberRead) {
+            self.readable.retain(|slice| survivors.contains(slice));
+        }
         if let Some(rebuild) = &self.rebuild
             && !survivors.contains(&rebuild.task.target)
         {
@@ -218,6 +226,7 @@ impl Engine {
         let numbers = self.writes.adopt(&view);
         (self.draining, self.resending, self.rebuild) = (false, true, None);
         self.view = Some(view.clone());
+        self.readable.clone_from(&view.in_sync);
         if first {
             self.check_leader(&view, around);
         }
@@ -236,7 +245,7 @@ impl Engine {
     /// Who leads has whatever hosts were told of, unless they are told of a loss.
     fn check_leader(&self, view: &View, around: &mut Around) {
         if view.loss.is_some() {
-            around.host.told_of_loss();
+            around.host.told_of_loss(around.forced);
         }
         let Some(leader) = around.drives.get(&view.leader) else {
             return;
@@ -306,12 +315,30 @@ impl Engine {
             return;
         };
         let io = self.ios.remove(at);
-        if around.greatest > self.core.pair() {
+        if self.overtaken(&io, around) {
             around.violations.insert(Violation::TwoEngines);
         }
         if around.host.uses(self.id) {
             around.host.acknowledged(io.region, io.value);
         }
+    }
+
+    /// Another engine with a higher pair serves, and did not find this write when it took over.
+    fn overtaken(&self, io: &Io, around: &Around) -> bool {
+        let Some((pair, leader)) = around.newest else {
+            return false;
+        };
+        let place = around
+            .drives
+            .get(&leader)
+            .and_then(|d| d.places.get(io.region.0 as usize));
+        pair > self.core.pair() && place.is_some_and(|place| place.now.value < io.value)
+    }
+
+    /// Runs on with a rule left out.
+    pub fn leave_out(&mut self, broken: &Breakage) {
+        self.core = self.core.clone().without(broken.rule());
+        self.writes = self.writes.clone().without(broken.rule());
     }
 
     pub fn locked(&self, region: Region) -> bool {
@@ -459,7 +486,9 @@ impl Engine {
         let told = std::mem::take(&mut self.equal);
         for slice in &view.in_sync {
             let drive = drive(around.drives, *slice)?;
-            drive.flush();
+            if !around.broken.has(Broken::CheckpointWithoutFlush) {
+                drive.flush();
+            }
             told.iter()
                 .filter(|region| !self.locked(**region))
                 .for_each(|r| drive.equal(*r));
@@ -471,7 +500,8 @@ impl Engine {
                 self.send(slice, What::Checkpoint(number.0), around);
             }
         }
-        if view.loss.is_none() || around.broken.has(Broken::LossNotTold) {
+        let safe = !around.broken.has(Broken::CheckpointWithoutFlush);
+        if safe && view.loss.is_none() || around.broken.has(Broken::LossNotTold) {
             around.host.flushed();
         }
         Some(())
@@ -485,11 +515,10 @@ impl Engine {
         drives: &Drives,
         broken: &Breakage,
     ) -> Option<Value> {
-        let view = self.view.as_ref()?;
         let allowed = self.core.access() != Access::Paused && self.live.contains(&member);
         let unequal = self.unequal.contains(&region) && !broken.has(Broken::NotEqualFirst);
         let locked = self.locked(region) && !broken.has(Broken::ReadsDoNotWait);
-        if !allowed || !view.in_sync.contains(&member) || unequal || locked {
+        if !allowed || !self.readable.contains(&member) || unequal || locked {
             return None;
         }
         let drive = drives.get(&member)?;

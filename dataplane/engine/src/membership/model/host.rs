@@ -62,9 +62,12 @@ impl Host {
         }
     }
 
-    /// It was told of a loss: what was not flushed may be gone.
-    pub fn told_of_loss(&mut self) {
+    /// It was told of a loss: what was not flushed may be gone, and anything by a person's word.
+    pub fn told_of_loss(&mut self, forced: bool) {
         for expected in &mut self.regions {
+            if forced {
+                (expected.acknowledged, expected.flushed) = (Value(0), Value(0));
+            }
             expected.floor = expected.flushed;
         }
     }

@@ -6,12 +6,14 @@ mod drive;
 mod engine;
 mod host;
 mod search;
+mod variants;
 mod world;
 
+use crate::membership::Region;
 use broken::Breakage;
 use uuid::Uuid;
 use weft_spec::ids::SliceUid;
-use world::{Pod, Step, World};
+use world::{Memory, Pod, Step, World};
 
 /// A process of an engine.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -33,6 +35,7 @@ pub enum Violation {
     FencedInVain,
     ParkedRaises,
     RevokedHost,
+    WrongConfig,
 }
 
 /// How often each thing may still happen.
@@ -61,6 +64,10 @@ pub struct Setup {
     pub twins: bool,
     pub api_unreachable: bool,
     pub checkpoints: bool,
+    /// Hosts may be started anew.
+    pub forgets: bool,
+    /// The slice that may be replaced by an empty one.
+    pub blanked: u8,
     pub recovery: Option<u8>,
     pub voters: Option<Vec<SliceUid>>,
     pub budget: Budget,
@@ -82,6 +89,8 @@ impl Setup {
             twins: false,
             api_unreachable: false,
             checkpoints: false,
+            forgets: false,
+            blanked: 2,
             recovery: None,
             voters: None,
             budget,
@@ -90,38 +99,109 @@ impl Setup {
     }
 
     /// A volume that was formed and is served by its first engine, with a host.
-    fn served(&self) -> World {
+    fn served(&self) -> Script {
         let quiet = Self {
             formed: false,
-            budget: Budget {
-                starts: 1,
-                ..Budget::default()
-            },
+            recovery: None,
+            budget: Budget::ample(),
             broken: Breakage::default(),
             ..self.clone()
         };
         let mut world = World::new(&quiet);
         world.start(Pod::New, false, &quiet);
-        world.settle(&quiet);
-        let attach = Step::Attach(ProcessId(0));
-        let mut world = world
-            .after(attach, &quiet)
-            .expect("the first engine serves");
-        world.left = self.budget;
-        world
+        let script = Script {
+            world,
+            setup: quiet,
+        };
+        script.settled().then(Step::Attach(FIRST, Memory::Kept))
     }
 }
 
-impl World {
-    /// Goes on until nothing goes on by itself.
-    fn settle(&mut self, setup: &Setup) {
+/// The process that serves at the beginning of each search.
+const FIRST: ProcessId = ProcessId(0);
+
+/// What has happened before a search begins.
+#[derive(Clone)]
+struct Script {
+    world: World,
+    setup: Setup,
+}
+
+impl Script {
+    fn then(mut self, step: Step) -> Self {
+        let next = self.world.after(step, &self.setup);
+        self.world = next.unwrap_or_else(|| panic!("{step:?} does nothing"));
+        self
+    }
+
+    /// Everything goes on until nothing goes on by itself.
+    fn settled(self) -> Self {
+        self.settled_but(|_| false)
+    }
+
+    /// The same, while nobody reaches a slice.
+    fn settled_without(self, but: u8) -> Self {
+        self.settled_but(|step| matches!(step, Step::Connect(_, to) if *to == slice(but)))
+    }
+
+    /// The same, but for these steps.
+    fn settled_but(mut self, but: impl Fn(&Step) -> bool) -> Self {
         loop {
             let mut steps = Vec::new();
-            self.internal_steps(&mut steps);
-            let Some(next) = steps.into_iter().find_map(|step| self.after(step, setup)) else {
-                return;
-            };
-            *self = next;
+            self.world.internal_steps(&mut steps);
+            steps.retain(|step| !but(step));
+            let next = steps
+                .into_iter()
+                .find_map(|step| self.world.after(step, &self.setup));
+            let Some(next) = next else { return self };
+            self.world = next;
+        }
+    }
+
+    /// From now on these rules are left out.
+    fn leaving_out(mut self, broken: &Breakage) -> Self {
+        self.setup.broken = broken.clone();
+        for engine in self.world.engines.iter_mut().flatten() {
+            std::sync::Arc::make_mut(engine).leave_out(broken);
+        }
+        self
+    }
+
+    /// The first member does not reach the second for so long that it goes on without it.
+    fn second_left_out(self) -> Self {
+        let lost = self.then(Step::Lose(FIRST, slice(1)));
+        lost.then(Step::GiveUp(FIRST, slice(1))).settled_without(1)
+    }
+
+    /// A write is acknowledged, while nobody reaches the second member.
+    fn written_without_second(self) -> Self {
+        let written = self.then(Step::Write(Region(0), false));
+        written.settled_without(1)
+    }
+
+    /// Begins a search here.
+    fn begin(mut self, setup: &Setup) -> World {
+        self.world.left = setup.budget;
+        self.world.forced = setup.recovery.is_some();
+        self.world
+    }
+}
+
+impl Budget {
+    fn ample() -> Self {
+        Self {
+            starts: 9,
+            kills: 9,
+            absences: 9,
+            losses: 9,
+            crashes: 9,
+            deaths: 9,
+            folds: 9,
+            blanks: 9,
+            writes: 9,
+            discards: 9,
+            flushes: 9,
+            revokes: 9,
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::membership::{Access, Assignment, Event, Phase, Recovery, Region};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use uuid::Uuid;
-use weft_spec::ids::{AttachGeneration, DocumentGeneration, FencePair, SliceUid, Term, VolumeUid};
+use weft_spec::ids::{AttachGeneration, DocumentGeneration, SliceUid, Term, VolumeUid};
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct World {
@@ -21,6 +21,7 @@ pub struct World {
     pub left: Budget,
     pub term: Term,
     pub revoked: bool,
+    pub forced: bool,
     pub violations: BTreeSet<Violation>,
 }
 
@@ -48,7 +49,9 @@ pub enum Step {
     Fold(SliceUid),
     /// The drive is replaced by an empty one under the same name.
     Blank(SliceUid),
-    Attach(ProcessId),
+    /// The host follows to this engine; it sends again what it waits for, or was started anew and
+    /// knows of nothing.
+    Attach(ProcessId, Memory),
     Write(Region, bool),
     Flush,
     Read(ProcessId, Region, SliceUid),
@@ -59,6 +62,12 @@ pub enum Step {
     Revoke(ProcessId),
     /// The operator puts a newer document, which lists other voters.
     Voters(ProcessId),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Memory {
+    Kept,
+    Lost,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -77,6 +86,7 @@ impl World {
             left: setup.budget,
             term: Term(0),
             revoked: false,
+            forced: setup.recovery.is_some(),
             violations: BTreeSet::new(),
         }
     }
@@ -145,7 +155,17 @@ impl World {
                 .path
                 .is_none_or(|(pair, _)| pair < engine.core.pair())
         };
-        steps.extend(serving.filter(newer).map(|engine| Step::Attach(engine.id)));
+        let waits = self
+            .host
+            .regions
+            .iter()
+            .any(|region| region.outstanding.is_some());
+        for engine in serving.filter(newer) {
+            steps.push(Step::Attach(engine.id, Memory::Kept));
+            if waits && setup.forgets {
+                steps.push(Step::Attach(engine.id, Memory::Lost));
+            }
+        }
         let regions = (0..setup.regions).map(|region| Region(u32::from(region)));
         for region in regions.clone() {
             let quiet = self.host.regions[region.0 as usize].outstanding.is_none();
@@ -167,7 +187,10 @@ impl World {
             steps.push(Step::Flush);
         }
         let paths = [self.host.path.map(|(_, path)| path), self.host.old_path];
-        for path in paths.into_iter().flatten() {
+        // Another host, whose engine knows that it is alone: for it the keep-alives are over.
+        let alone = |engine: &&Engine| 2 * engine.live.len() <= 3;
+        let alone = self.alive().filter(alone).map(|engine| engine.id);
+        for path in paths.into_iter().flatten().chain(alone) {
             for (region, member) in regions
                 .clone()
                 .flat_map(|r| self.drives.keys().map(move |d| (r, *d)))
@@ -266,7 +289,7 @@ impl World {
             }
         }
         if left.blanks > 0 {
-            steps.push(Step::Blank(slice(2)));
+            steps.push(Step::Blank(slice(setup.blanked)));
         }
     }
 
@@ -329,7 +352,7 @@ impl World {
                 *drive(&mut self.drives, slice)? = Drive::blank(setup.regions);
                 self.closed(slice, broken)
             }
-            Step::Attach(id) => self.attach(id, broken),
+            Step::Attach(id, memory) => self.attach(id, memory, broken),
             Step::Write(region, hole) => self.write(region, hole, broken),
             Step::Flush => {
                 self.left.flushes -= 1;
@@ -368,7 +391,11 @@ impl World {
     ) -> Option<(&'a mut Engine, Around<'a>)> {
         let others = self.engines.iter().flatten();
         let others = others.filter(|engine| engine.id != id && engine.serving());
-        let greatest = others.map(|engine| engine.core.pair()).max();
+        let newest = others.filter_map(|engine| {
+            let leader = engine.view.as_ref()?.leader;
+            Some((engine.core.pair(), leader))
+        });
+        let newest = newest.max();
         let engine = self.engines.get_mut(usize::from(id.0))?.as_mut()?;
         let engine = Arc::make_mut(engine);
         let around = Around {
@@ -376,8 +403,9 @@ impl World {
             host: &mut self.host,
             violations: &mut self.violations,
             broken,
-            greatest: greatest.unwrap_or_default(),
+            newest,
             revoked: self.revoked,
+            forced: self.forced,
         };
         Some((engine, around))
     }
@@ -416,8 +444,9 @@ impl World {
             host: &mut self.host,
             violations: &mut self.violations,
             broken: &setup.broken,
-            greatest: FencePair::default(),
+            newest: None,
             revoked: self.revoked,
+            forced: self.forced,
         };
         let engine = Engine::start(id, assignment, &mut around);
         self.engines.push(Some(Arc::new(engine)));
@@ -532,10 +561,16 @@ impl World {
                 true
             }
         };
-        if late || !done {
+        if late {
             return Some(());
         }
         let (engine, mut around) = self.with(by, broken)?;
+        if !done {
+            if matches!(command.what, What::Write(_)) {
+                around.violations.insert(Violation::WrongConfig);
+            }
+            return Some(());
+        }
         match command.what {
             What::Write(write) => {
                 engine.acknowledged_write(slice, WriteNumber(write.number), &mut around);
@@ -547,12 +582,15 @@ impl World {
         Some(())
     }
 
-    fn attach(&mut self, id: ProcessId, broken: &Breakage) -> Option<()> {
+    fn attach(&mut self, id: ProcessId, memory: Memory, broken: &Breakage) -> Option<()> {
         let before = self.host.path.map(|(_, path)| path);
         self.host.path = Some((self.engine(id)?.core.pair(), id));
         self.host.old_path = before.filter(|_| broken.has(Broken::TwoPaths));
         for at in 0..self.host.regions.len() {
             let region = Region(at as u32);
+            if memory == Memory::Lost {
+                self.host.region(region).outstanding = None;
+            }
             let expected = *self.host.region(region);
             let (engine, mut around) = self.with(id, broken)?;
             if let Some(hole) = expected.outstanding {
