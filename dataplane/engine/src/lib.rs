@@ -9,6 +9,7 @@
 //! | [`document`] | whether a newer document may replace the present one | no |
 //! | [`status`] | what is reported, computed from what was observed | no |
 //! | [`stack`], [`layers`] | the layers that the document asks for, as one `Disk` | |
+//! | [`rebuild`] | makes a member equal to the others | yes |
 //! | [`gate`] | which hosts are admitted, and their associations | for an older association to end |
 //! | [`slice_link`] | inspects, connects and records at a slice's drive | yes |
 //! | [`control`] | the engine's end of the control link | yes |
@@ -19,6 +20,7 @@ pub mod document;
 pub mod gate;
 pub mod layers;
 pub mod plan;
+pub mod rebuild;
 pub mod run;
 pub mod slice_link;
 pub mod stack;
