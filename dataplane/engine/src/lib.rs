@@ -9,6 +9,7 @@
 //! | [`document`] | whether a newer document may replace the present one | no |
 //! | [`status`] | what is reported, computed from what was observed | no |
 //! | [`stack`], [`layers`] | the layers that the document asks for, as one `Disk` | |
+//! | [`rebuild`] | makes a member equal to the others | yes |
 //! | [`gate`] | which hosts are admitted, and their associations | for an older association to end |
 //! | [`membership`] | which slices of a mirror are in-sync, and who may say so | no |
 //! | [`way`], [`slice_link`] | how a slice is reached; inspects, connects and records at the drive of the one slice | yes |
@@ -23,6 +24,7 @@ pub mod layers;
 pub mod members;
 pub mod membership;
 pub mod plan;
+pub mod rebuild;
 pub mod run;
 pub mod slice_link;
 pub mod stack;

@@ -24,7 +24,7 @@ pub enum Change {
 }
 
 impl Change {
-    fn send<'a>(&self, peer: &'a Peer, span: Span, stamp: Stamp) -> Answer<'a> {
+    pub fn send<'a>(&self, peer: &'a Peer, span: Span, stamp: Stamp) -> Answer<'a> {
         let stamp = match peer.role {
             Role::InSync => stamp,
             // What a checkpoint says does not hold of a member that is being rebuilt.

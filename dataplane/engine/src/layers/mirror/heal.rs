@@ -10,6 +10,7 @@ use super::change::Change;
 use super::composition::Peer;
 use super::ranges::Access;
 use super::span::{Span, Spans};
+use super::target::Contents;
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use weft_block::{BLOCK, ErrorKind, Write};
@@ -98,6 +99,15 @@ impl Inner {
                 }
             }
             self.unequal().remove(part);
+        }
+    }
+
+    /// What in-sync members have of a range that the caller holds.
+    pub(super) async fn contents(&self, span: Span) -> Contents {
+        let found = self.gather(span, Ask::UntilWhole).await;
+        Contents {
+            bytes: found.bytes.freeze(),
+            missing: found.missing,
         }
     }
 

@@ -25,6 +25,11 @@ impl Idle {
         }
     }
 
+    /// Changes so far.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(SeqCst)
+    }
+
     /// Ends when there were changes and for so long none; then it counts as told.
     pub async fn after(&self, quiet: Duration) {
         self.is_watched.store(true, SeqCst);

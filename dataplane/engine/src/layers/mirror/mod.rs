@@ -14,6 +14,7 @@
 //! | `read.rs`, `pace.rs` | a read from one member, from another if it is late | for answers |
 //! | `heal.rs` | makes members equal | for answers |
 //! | `idle.rs` | when nobody carries the checkpoint any more | for silence |
+//! | `target.rs` | gives a target alone what the others have | for answers |
 //! | `span.rs` | ranges and sets of them | no |
 //!
 //! # What its user may rely on
@@ -42,6 +43,7 @@ mod ranges;
 mod read;
 mod report;
 mod span;
+mod target;
 mod to_its_end;
 
 #[cfg(test)]
@@ -51,9 +53,9 @@ pub use composition::{ComposeError, Composition, Member};
 pub use gate::Hold;
 pub use heal::{CHUNK, runs};
 pub use numbers::ChangeNumber;
-pub use ranges::RangeGuard;
 pub use report::{Failed, Failure, Flow, Report, Role};
 pub use span::{Span, Spans};
+pub use target::{Contents, Kept};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -61,7 +63,7 @@ use change::Change;
 use gate::Gate;
 use idle::Idle;
 use pace::Budget;
-use ranges::{Access, Ranges};
+use ranges::Ranges;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -191,23 +193,14 @@ impl Mirror {
         true
     }
 
-    /// Keeps changes of a range away until the guard is dropped; reads go on. Waits for changes in
-    /// flight there, which may wait for the next composition.
-    pub async fn keep(&self, span: Span) -> RangeGuard {
-        self.0.ranges.lock(span, Access::Shared).await
-    }
-
     /// Every change up to this one is equal on all in-sync members and flushed there.
     pub fn checkpoint(&self) -> ChangeNumber {
         self.0.gate.checkpoint()
     }
 
-    /// A number for a change that the caller sends to a member past the mirror, with the range kept.
-    /// It counts as acknowledged: the caller sees to it that no other member needs it.
-    pub fn number(&self) -> ChangeNumber {
-        let number = self.0.gate.number();
-        self.0.gate.acknowledge(number);
-        number
+    /// Reads and changes that were asked for so far.
+    pub fn requests(&self) -> u64 {
+        self.0.budget.reads() + self.0.idle.changes()
     }
 
     /// Ends once after changes that nothing followed for so long: now is the time to flush and to

@@ -99,6 +99,11 @@ impl Budget {
         self.reads.fetch_add(1, Relaxed)
     }
 
+    /// Reads so far.
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Relaxed)
+    }
+
     /// Takes what a second read costs.
     pub fn take(&self) -> bool {
         let saved = self.saved.load(Relaxed);

@@ -209,17 +209,24 @@ async fn after_a_fence_nothing_is_answered() {
 }
 
 #[tokio::test]
-async fn a_flush_answered_as_the_fence_falls_is_not_passed_on() {
-    let rig = Rig::new(2);
-    rig.members[0].holds(Operation::Flush);
+async fn what_is_answered_as_the_fence_falls_is_not_passed_on() {
+    let rig = Arc::new(Rig::new(2));
+    rig.members[0].script(|request| match request.operation {
+        Operation::Flush | Operation::Read => Fault::Hold,
+        _ => Fault::None,
+    });
     rig.members[1].fails(Operation::Write, ErrorKind::Fenced);
     let flush = rig.flush();
+    let read = tokio::spawn({
+        let rig = rig.clone();
+        async move { rig.read(9).await.unwrap() }
+    });
     settle().await;
     let write = rig.write(0, 1);
     rig.fenced.cancelled().await;
     rig.members[0].works();
     settle().await;
-    assert!(!flush.is_finished() && !write.is_finished());
+    assert!(!flush.is_finished() && !read.is_finished() && !write.is_finished());
 }
 
 #[tokio::test]
@@ -261,18 +268,21 @@ async fn a_flush_is_done_when_the_survivors_have_and_the_failed_member_is_record
 async fn an_answer_of_a_member_that_failed_meanwhile_counts_for_nothing() {
     let rig = Rig::new(2);
     rig.write(0, 1).await.unwrap();
-    // The first flush fails at member 1, the second would succeed there.
+    // The first flush is done at member 1, the second fails there before the first is done at 0.
     let mut flushes = 0;
     rig.members[1].script(move |request| {
         flushes += u64::from(request.operation == Operation::Flush);
         match (request.operation, flushes) {
-            (Operation::Flush, 1) => Fault::Fail(ErrorKind::MediaWrite),
+            (Operation::Flush, 2) => Fault::Fail(ErrorKind::MediaWrite),
             _ => Fault::None,
         }
     });
     rig.members[0].holds(Operation::Flush);
-    let (first, second) = (rig.flush(), rig.flush());
+    let first = rig.flush();
     settle().await;
+    let second = rig.flush();
+    settle().await;
+    assert_eq!(rig.failed(), [(1, Failure::Media)]);
     rig.members[0].works();
     rig.until(|report| report.flow == Flow::Drained).await;
     settle().await;

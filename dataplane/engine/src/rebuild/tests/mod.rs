@@ -1,0 +1,5 @@
+//! The rebuild between real slice stores in memory.
+
+mod copies;
+mod interrupted;
+mod support;
