@@ -2,18 +2,19 @@
 
 use super::assembly::{Assembly, Composed, End, Happened};
 use super::link;
-use super::rebuild::Copying;
-use super::weave::spans;
+use super::weave::{REGION, spans};
 use crate::layers::mirror::{ComposeError, Hold, Span};
-use crate::membership::{Access, Action, Event, Rebuild, Region, Testimony};
+use crate::membership::{self, Access, Action, Event, Region, Testimony};
+use crate::rebuild::{Frontier, Limits, Options, Rebuild, RemoteSlice, Slice, Source};
 use crate::slice_link::canonical;
 use crate::way::Way;
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
 use weft_block::Disk;
-use weft_spec::drive::RecordSwap;
+use weft_spec::drive::{Config, RecordSwap};
 use weft_spec::ids::{FencePair, SliceUid};
 use weft_transport::RemoteDisk;
 
@@ -151,35 +152,58 @@ impl Assembly {
     }
 
     /// The slice gets changes from the next composition on; what it lacks is copied then.
-    fn rebuild(&mut self, rebuild: Rebuild) {
+    fn rebuild(&mut self, rebuild: membership::Rebuild) {
         self.weave.add(rebuild.target);
         self.rebuilds.push(rebuild);
     }
 
     fn begin_rebuilds(&mut self) {
-        for rebuild in std::mem::take(&mut self.rebuilds) {
-            let source = self.weave.leader().and_then(|leader| self.disk(leader));
-            let (Some(source), Some(target)) = (source, self.disk(rebuild.target)) else {
+        for wanted in std::mem::take(&mut self.rebuilds) {
+            let slice = wanted.target;
+            let Some(target) = self.disk(slice) else {
                 continue;
             };
-            let slice = rebuild.target;
-            tracing::info!(%slice, since = rebuild.since.0, "brings a slice up to date");
-            let copying = Copying {
-                rebuild,
-                mirror: self.mirror.clone(),
-                source,
-                target,
-                config: self.weave.config(),
+            tracing::info!(%slice, since = wanted.since.0, "brings a slice up to date");
+            let options = Options {
+                target: slice,
+                disk: target.clone(),
+                asked: asked(target),
+                sources: self.sources(),
+                others_away: self.others_away(slice),
+                limits: Limits::default(),
             };
+            let frontier = match wanted.since {
+                Config(0) => Frontier::full(),
+                since => Frontier::new(since),
+            };
+            let rebuild = Rebuild::new(self.mirror.clone(), options, frontier);
             let copied = self.copied(slice);
             self.tasks.spawn(async move {
-                let done = copying.run().await;
+                let done = rebuild.run().await;
                 if let Err(error) = &done {
-                    tracing::warn!(%slice, %error, "not brought up to date");
+                    let cause = error.source().map(ToString::to_string);
+                    tracing::warn!(%slice, %error, cause, "not brought up to date");
                 }
                 Happened::Rebuilt(slice, copied, done.is_ok())
             });
         }
+    }
+
+    /// Current members that can be asked, who leads first.
+    fn sources(&self) -> Vec<Source> {
+        let mut members = self.weave.members().to_vec();
+        members.sort_by_key(|slice| Some(*slice) != self.weave.leader());
+        let source = |slice| {
+            let asked = asked(self.disk(slice)?);
+            Some(Source { slice, asked })
+        };
+        members.into_iter().filter_map(source).collect()
+    }
+
+    /// Whether another slice than this is out of sync.
+    fn others_away(&self, slice: SliceUid) -> bool {
+        let record = self.membership.record();
+        record.is_some_and(|record| record.out_of_sync.iter().any(|out| out.slice != slice))
     }
 
     fn access(&mut self, access: Access) {
@@ -285,6 +309,10 @@ impl Assembly {
     fn disk(&self, slice: SliceUid) -> Option<Arc<RemoteDisk>> {
         self.links.get(&slice).map(|link| link.disk.clone())
     }
+}
+
+fn asked(disk: Arc<RemoteDisk>) -> Arc<dyn Slice> {
+    Arc::new(RemoteSlice::new(disk, REGION))
 }
 
 /// Asks until there is an answer.

@@ -9,9 +9,9 @@ use serde::de::DeserializeOwned;
 use std::net::SocketAddr;
 use weft_block::DiskError;
 use weft_spec::drive::{
-    Answer, Config, DocumentMark, Question, RecordAnswer, RecordSwap, RegionsEqual,
-    SliceInspection, VENDOR_ANSWER, VENDOR_ASK, VENDOR_GET_RECORD, VENDOR_INSPECT,
-    VENDOR_PUT_GENERATION, VENDOR_PUT_RECORD, VENDOR_REGIONS_EQUAL,
+    Answer, DocumentMark, Question, RecordAnswer, RecordSwap, RegionsEqual, SliceInspection,
+    VENDOR_ANSWER, VENDOR_ASK, VENDOR_GET_RECORD, VENDOR_INSPECT, VENDOR_PUT_GENERATION,
+    VENDOR_PUT_RECORD, VENDOR_REGIONS_EQUAL,
 };
 use weft_spec::ids::DocumentGeneration;
 use weft_transport::{ConnectError, RemoteDisk};
@@ -83,30 +83,6 @@ async fn hot_set(association: &RemoteDisk) -> Result<Vec<Region>, LinkError> {
         from = next;
     }
     Ok(hot)
-}
-
-/// Chunks that were written or freed under this config or a later one, by their index.
-pub async fn changes(association: &RemoteDisk, since: Config) -> Result<Vec<u64>, LinkError> {
-    let mut all = Vec::new();
-    let mut from = Some(0);
-    while let Some(first) = from {
-        let question = Question::ChangesSince {
-            config: since,
-            from: first,
-        };
-        put(association, VENDOR_ASK, &question).await?;
-        let Answer::Changes {
-            changed,
-            holes,
-            next,
-        } = get(association, VENDOR_ANSWER).await?
-        else {
-            return Err(LinkError::Question);
-        };
-        all.extend(changed.iter().chain(&holes).map(|chunk| u64::from(*chunk)));
-        from = next;
-    }
-    Ok(all)
 }
 
 /// Puts a record, if what is expected is there.

@@ -6,13 +6,11 @@
 //! | `link.rs` | how a slice is reached, and what it is asked beside its bytes | yes |
 //! | `assembly.rs` | the one loop: what happened goes to the membership, what it wants is done | yes |
 //! | `actions.rs` | each action of the membership, done | no: its tasks do |
-//! | `rebuild.rs` | brings a slice up to date | yes |
 //! | `weave.rs` | which composition of the mirror is wanted, and when it can be had | no |
 
 mod actions;
 mod assembly;
 pub mod link;
-mod rebuild;
 mod weave;
 
 pub use assembly::{End, Members, State, Wire};

@@ -130,12 +130,8 @@ impl Rebuild {
     /// Gives what was copied: the target gets every change there from now on.
     async fn copy_hot_regions(&self) -> Result<Spans, RebuildError> {
         if self.locked().hot().is_none() {
-            let mut found = Spans::default();
-            self.each_hot(async |span, _| {
-                found.insert(span);
-                Ok(())
-            })
-            .await?;
+            let found = self.hot_set().await?;
+            let found = Spans::from_iter(found.into_iter().map(|(span, _)| span));
             self.locked().found_hot(found);
         }
         let hot = self.locked().hot().cloned().unwrap_or_default();
@@ -157,30 +153,26 @@ impl Rebuild {
     /// Tells the target that its regions are equal now. With each kept for the moment: a change that
     /// only the target has would else be forgotten.
     async fn tell_equal(&self) -> Result<(), RebuildError> {
-        self.each_hot(async |span, region| {
+        for (span, region) in self.hot_set().await? {
             let _kept = self.mirror.keep(span).await;
-            self.options.asked.equal(&[region]).await
-        })
-        .await
+            let told = self.options.asked.equal(&[region]).await;
+            told.map_err(RebuildError::Target)?;
+        }
+        Ok(())
     }
 
-    /// Every region that is hot at the target, in order.
-    async fn each_hot(
-        &self,
-        mut visit: impl AsyncFnMut(Span, RegionIndex) -> Result<(), DiskError>,
-    ) -> Result<(), RebuildError> {
+    /// Every region that is hot at the target, in order. Each fold bounds how many there are.
+    async fn hot_set(&self) -> Result<Vec<(Span, RegionIndex)>, RebuildError> {
+        let mut all = Vec::new();
         let mut from = Some(RegionIndex(0));
         while let Some(at) = from {
             let hot = self.options.asked.hot(at).await;
             let hot = hot.map_err(RebuildError::Target)?;
-            for region in hot.regions {
-                if let Some(span) = self.region(region) {
-                    visit(span, region).await.map_err(RebuildError::Target)?;
-                }
-            }
+            let named = hot.regions.into_iter();
+            all.extend(named.filter_map(|region| Some((self.region(region)?, region))));
             from = hot.next;
         }
-        Ok(())
+        Ok(all)
     }
 
     /// Copies what was changed, but for what was copied `whole` already.
