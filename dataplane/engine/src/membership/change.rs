@@ -278,6 +278,9 @@ impl Membership {
         in_sync.extend(self.returning());
         let missing = |slice: &SliceUid| !in_sync.iter().any(|m| m.slice == *slice);
         let since = |slice: SliceUid| {
+            if self.foreign(base, slice) {
+                return Config(0);
+            }
             let out = base.out_of_sync.iter().find(|out| out.slice == slice);
             let known = out.map(|out| out.since);
             let was_in = votes::in_sync(base, slice).then_some(config);
@@ -388,7 +391,8 @@ impl Membership {
 
 /// What a record decides, apart from when.
 fn shape(record: &SliceRecord) -> impl PartialEq + use<> {
-    let mut out: Vec<_> = record.out_of_sync.iter().map(|out| out.slice).collect();
+    let out = record.out_of_sync.iter();
+    let mut out: Vec<_> = out.map(|out| (out.slice, out.since == Config(0))).collect();
     out.sort_unstable();
     (
         record.in_sync.clone(),

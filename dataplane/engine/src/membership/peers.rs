@@ -3,7 +3,7 @@
 use super::rules::left_out;
 use super::{Action, Membership, Phase, Testimony, votes};
 use std::collections::BTreeMap;
-use weft_spec::drive::{RecordSwap, SliceRecord};
+use weft_spec::drive::{Config, RecordSwap, SliceRecord};
 use weft_spec::ids::{Boot, FencePair, SliceUid};
 
 /// See the module.
@@ -40,7 +40,21 @@ pub enum Way {
     Flushed,
 }
 
+impl Peer {
+    /// Is connected, and what it holds is none of this lineage.
+    fn is_foreign(&self, of: &SliceRecord) -> bool {
+        let lineage = self.record.as_ref().map(|record| record.lineage);
+        self.live && lineage != Some(of.lineage)
+    }
+}
+
 impl Membership {
+    pub(super) fn foreign(&self, of: &SliceRecord, slice: SliceUid) -> bool {
+        self.peers
+            .get(&slice)
+            .is_some_and(|peer| peer.is_foreign(of))
+    }
+
     pub(super) fn peer(&mut self, slice: SliceUid) -> &mut Peer {
         self.peers.entry(slice).or_default()
     }
@@ -136,6 +150,12 @@ impl Membership {
         let newest = newest.clone();
         for (slice, peer) in &mut self.peers {
             let record = votes::copy_for(&newest, *slice);
+            // Its own record is what tells that it must be copied in full: first that is recorded.
+            let since = newest.out_of_sync.iter().find(|out| out.slice == *slice);
+            let partly = since.is_some_and(|out| out.since != Config(0));
+            if partly && peer.is_foreign(&newest) {
+                continue;
+            }
             if !peer.live || peer.putting.is_some() || peer.record.as_ref() == Some(&record) {
                 continue;
             }

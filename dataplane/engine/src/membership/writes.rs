@@ -178,6 +178,12 @@ impl Writes {
         self.last
     }
 
+    /// Whether a slice has not answered a write, be it a member or one being rebuilt: until then
+    /// no other write of its range begins, or they could change places there.
+    pub fn under_way(&self, number: WriteNumber) -> bool {
+        self.pending.iter().any(|write| write.number == number)
+    }
+
     /// Whether every write up to this one is over.
     pub fn over(&self, number: WriteNumber) -> bool {
         self.pending.iter().all(|write| write.number > number)

@@ -8,6 +8,9 @@ use uuid::Uuid;
 use weft_spec::drive::{Config, RecordSwap, SliceRecord};
 use weft_spec::ids::{DocumentGeneration, FencePair};
 
+/// Sender of what an earlier process of the drive has left in the kernel.
+const ORPHAN: ProcessId = ProcessId(u8::MAX);
+
 /// What a chunk holds. A hole is a value too, so that one oracle serves writes and discards.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
 pub struct Chunk {
@@ -85,7 +88,7 @@ impl Drive {
     pub fn blank(regions: u8) -> Self {
         Self {
             fence: FencePair::default(),
-            process: ProcessId(u8::MAX),
+            process: ORPHAN,
             admitted: None,
             record: None,
             incarnation: 0,
@@ -124,7 +127,7 @@ impl Drive {
                 .iter_mut()
                 .for_each(|command| command.late = true);
         } else {
-            self.inbox.clear();
+            self.inbox.retain(|command| command.by == ORPHAN);
         }
         if !broken.has(Broken::InheritedCools) {
             self.inherit();
@@ -143,7 +146,7 @@ impl Drive {
     /// Whether a command of that process may run.
     pub fn admits(&self, by: ProcessId, broken: &Breakage) -> bool {
         let passes = broken.has(Broken::FenceWithoutDrain) || broken.has(Broken::OldCommandsPass);
-        self.admitted == Some(by) || passes || broken.has(Broken::NoHold)
+        self.admitted == Some(by) || passes || by == ORPHAN
     }
 
     /// Nothing if it is refused for its config.
@@ -229,9 +232,8 @@ impl Drive {
     pub fn die(&mut self, broken: &Breakage) {
         self.admitted = None;
         if broken.has(Broken::NoHold) {
-            self.inbox
-                .iter_mut()
-                .for_each(|command| command.late = true);
+            let mut inbox = self.inbox.iter_mut();
+            inbox.for_each(|command| (command.by, command.late) = (ORPHAN, true));
         } else {
             self.inbox.clear();
         }

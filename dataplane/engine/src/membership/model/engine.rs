@@ -52,6 +52,8 @@ pub struct Engine {
     /// Members that may be read.
     readable: Vec<SliceUid>,
     pub ios: Vec<Io>,
+    /// Acknowledged, but not by every slice that is being rebuilt.
+    trailing: Vec<Io>,
     pub unequal: BTreeSet<Region>,
     /// Equal, to be told so with the next Flush.
     pub equal: BTreeSet<Region>,
@@ -89,6 +91,7 @@ impl Engine {
             view: None,
             readable: Vec::new(),
             ios: Vec::new(),
+            trailing: Vec::new(),
             unequal: BTreeSet::new(),
             equal: BTreeSet::new(),
             rebuild: None,
@@ -247,7 +250,8 @@ impl Engine {
         if view.loss.is_some() {
             around.host.told_of_loss(around.forced);
         }
-        let Some(leader) = around.drives.get(&view.leader) else {
+        let live = self.live.contains(&view.leader);
+        let Some(leader) = around.drives.get(&view.leader).filter(|_| live) else {
             return;
         };
         let places = leader.places.iter().zip(&around.host.regions);
@@ -260,6 +264,8 @@ impl Engine {
 
     /// Answers what the core waits for, once it is so.
     fn quiet(&mut self, around: &mut Around) {
+        let writes = &self.writes;
+        self.trailing.retain(|io| writes.under_way(io.number));
         if self.draining && self.writes.drained() {
             self.draining = false;
             self.tell(Event::Drained, around);
@@ -315,6 +321,7 @@ impl Engine {
             return;
         };
         let io = self.ios.remove(at);
+        self.trailing.push(io);
         if self.overtaken(&io, around) {
             around.violations.insert(Violation::TwoEngines);
         }
@@ -342,7 +349,9 @@ impl Engine {
     }
 
     pub fn locked(&self, region: Region) -> bool {
-        self.ios.iter().any(|io| io.region == region)
+        // Also while it is only under way to who is being rebuilt: two writes would else change places.
+        let mut ios = self.ios.iter().chain(&self.trailing);
+        ios.any(|io| io.region == region)
     }
 
     /// Members and slices being rebuilt, if all of them are connected and would take a command.

@@ -134,6 +134,16 @@ impl Script {
         self
     }
 
+    /// A step that some rule may refuse.
+    fn perhaps(mut self, step: Step) -> Self {
+        let mut steps = Vec::new();
+        self.world.steps(&self.setup, &mut steps);
+        if steps.contains(&step) {
+            self.world = self.world.after(step, &self.setup).unwrap_or(self.world);
+        }
+        self
+    }
+
     /// Everything goes on until nothing goes on by itself.
     fn settled(self) -> Self {
         self.settled_but(|_| false)

@@ -349,7 +349,12 @@ impl World {
             }
             Step::Blank(slice) => {
                 self.left.blanks -= 1;
-                *drive(&mut self.drives, slice)? = Drive::blank(setup.regions);
+                let drive = drive(&mut self.drives, slice)?;
+                let incarnation = drive.incarnation + 1;
+                *drive = Drive {
+                    incarnation,
+                    ..Drive::blank(setup.regions)
+                };
                 self.closed(slice, broken)
             }
             Step::Attach(id, memory) => self.attach(id, memory, broken),
@@ -471,8 +476,8 @@ impl World {
     fn inspect(&mut self, id: ProcessId, but: Option<SliceUid>, broken: &Breakage) -> Option<()> {
         self.left.absences -= u8::from(but.is_some());
         let (engine, mut around) = self.with(id, broken)?;
-        let asked = std::mem::take(&mut engine.inspecting);
-        for slice in asked {
+        let before = engine.core.phase().clone();
+        for slice in std::mem::take(&mut engine.inspecting) {
             if Some(slice) == but {
                 engine.inspecting.insert(slice);
                 engine.tell(Event::GivenUp(slice), &mut around);
@@ -481,29 +486,29 @@ impl World {
             let testimony = around.drives.get(&slice)?.testimony();
             engine.tell(Event::Inspected(slice, testimony), &mut around);
         }
-        if *engine.core.phase() == Phase::Fencing {
-            self.check_able(but, broken);
+        let raises = before != Phase::Fencing && *engine.core.phase() == Phase::Fencing;
+        if raises && !self.forced {
+            self.check_able(id);
         }
         Some(())
     }
 
     /// Who raises the fence has heard a majority of those with a record, and somebody who leads.
-    fn check_able(&mut self, but: Option<SliceUid>, _broken: &Breakage) {
-        let answer = self.drives.iter().filter(|(slice, _)| Some(**slice) != but);
-        let records: Vec<_> = answer
-            .filter_map(|(_, drive)| drive.record.as_ref())
-            .collect();
+    fn check_able(&mut self, id: ProcessId) -> Option<()> {
+        let engine = self.engine(id)?;
+        let mut asked = engine.core.slices();
+        asked.retain(|slice| !engine.inspecting.contains(slice));
+        let answers = asked.iter().filter_map(|slice| self.drives.get(slice));
+        let records: Vec<_> = answers.filter_map(|drive| drive.record.as_ref()).collect();
         let greatest = records
             .iter()
-            .max_by_key(|record| (record.fence, record.config));
-        let Some(greatest) = greatest else { return };
-        let leads = greatest
-            .in_sync
-            .iter()
-            .any(|member| Some(member.slice) != but);
+            .max_by_key(|record| (record.fence, record.config))?;
+        let mut members = greatest.in_sync.iter();
+        let leads = members.any(|member| asked.contains(&member.slice));
         if 2 * records.len() <= greatest.voters.len() || !leads {
             self.violations.insert(Violation::FencedInVain);
         }
+        Some(())
     }
 
     fn connect(&mut self, id: ProcessId, slice: SliceUid, broken: &Breakage) -> Option<()> {

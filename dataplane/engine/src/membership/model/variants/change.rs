@@ -116,15 +116,16 @@ fn since_taken_from_who_returns_is_caught() {
 #[test]
 fn a_member_promoted_before_its_flush_is_caught() {
     let setup = Setup::new(Budget {
-        losses: 1,
         crashes: 1,
         starts: 1,
         ..NOTHING
     });
-    // The second member is back, with a copy of what was flushed before.
+    // The second member is back with a copy of what was flushed before, then the first is lost.
     let back = |served: Script| {
         let written = served.second_left_out().written_without_second();
-        written.then(Step::Flush).settled()
+        let back = written.then(Step::Flush).settled();
+        let lost = back.then(Step::Lose(FIRST, slice(0)));
+        lost.then(Step::GiveUp(FIRST, slice(0))).settled_without(0)
     };
     caught_after(
         back,
@@ -161,12 +162,14 @@ fn an_engine_that_does_not_park_is_caught() {
 fn an_engine_that_serves_alone_is_caught() {
     let setup = Setup::new(Budget {
         absences: 1,
-        losses: 1,
         kills: 0,
         ..TAKEOVER
     });
-    let half = |served: Script| served.then(Step::Lose(FIRST, slice(2)));
-    caught_after(half, &[Broken::Core(Rule::AlonePauses)], setup, BACK);
+    let alone = |served: Script| {
+        let half = served.then(Step::Lose(FIRST, slice(2)));
+        half.then(Step::Lose(FIRST, slice(1)))
+    };
+    caught_after(alone, &[Broken::Core(Rule::AlonePauses)], setup, BACK);
 }
 
 #[test]

@@ -18,30 +18,40 @@ fn a_fence_that_lets_older_commands_pass_is_caught() {
 
 #[test]
 fn an_equal_pair_from_another_process_is_caught() {
+    let budget = Budget {
+        starts: 1,
+        kills: 1,
+        absences: 1,
+        writes: 1,
+        ..NOTHING
+    };
     let setup = Setup {
         twins: true,
         api_unreachable: true,
-        ..Setup::new(Budget {
-            starts: 1,
-            kills: 2,
-            absences: 1,
-            writes: 1,
-            ..NOTHING
-        })
+        ..Setup::new(budget)
     };
-    // Each of two processes has heard one of the two members before either connects.
+    let (one, two) = (ProcessId(1), ProcessId(2));
+    let same = Step::Start {
+        pod: Pod::Same,
+        stale: false,
+    };
+    // Each of two processes has heard one of the two members before either connects; then each
+    // takes the witness from the other.
     let both = |served: Script| {
-        let same = || Step::Start {
-            pod: Pod::Same,
-            stale: false,
-        };
-        let one = served.then(Step::Kill(FIRST)).then(same());
-        let one = one.then(Step::Inspect(ProcessId(1), Some(slice(1))));
-        let two = one
-            .then(same())
-            .then(Step::Inspect(ProcessId(2), Some(slice(0))));
-        let two = two.then(Step::Connect(ProcessId(1), slice(0)));
-        two.then(Step::Connect(ProcessId(2), slice(1)))
+        let begun = served.then(Step::Kill(FIRST)).then(same);
+        let begun = begun.then(Step::Inspect(one, Some(slice(1)))).then(same);
+        let begun = begun.then(Step::Inspect(two, Some(slice(0))));
+        let first = begun
+            .then(Step::Connect(one, slice(0)))
+            .then(Step::Connect(one, slice(2)));
+        let first = first.then(Step::Deliver(slice(0), 0));
+        let second = first
+            .then(Step::Connect(two, slice(1)))
+            .then(Step::Connect(two, slice(2)));
+        let second = second.perhaps(Step::Deliver(slice(1), 0));
+        second
+            .perhaps(Step::Lose(one, slice(2)))
+            .perhaps(Step::Connect(one, slice(2)))
     };
     caught_after(both, &[Broken::EqualPairAdmitted], setup, STALE);
 }

@@ -28,12 +28,14 @@ fn records_that_tie_on_term_and_config_are_caught() {
 #[test]
 fn a_quorum_of_the_in_sync_set_is_caught() {
     let setup = Setup::new(Budget {
-        losses: 1,
         absences: 1,
         ..TAKEOVER
     });
-    let lost = |served: Script| served.then(Step::Lose(FIRST, slice(1)));
-    caught_after(lost, &[Broken::Core(Rule::QuorumOfVoters)], setup, LOST);
+    let lost = |served: Script| {
+        let lost = served.then(Step::Lose(FIRST, slice(1)));
+        lost.then(Step::GiveUp(FIRST, slice(1)))
+    };
+    caught_after(lost, &[Broken::Core(Rule::QuorumOfVoters)], setup, STALE);
 }
 
 #[test]
@@ -46,11 +48,19 @@ fn voters_changed_by_the_new_list_alone_are_caught() {
             ..TAKEOVER
         })
     };
+    // The old witness hears nothing of it.
     let asked = |served: Script| {
         let lost = served
             .then(Step::Lose(FIRST, slice(1)))
             .then(Step::Voters(FIRST));
-        lost.then(Step::Connect(FIRST, slice(3)))
+        let asked = lost.then(Step::Connect(FIRST, slice(3)));
+        asked
+            .then(Step::GiveUp(FIRST, slice(1)))
+            .settled_but(|step| match step {
+                Step::Connect(_, to) => *to == slice(1),
+                Step::Deliver(to, _) => *to == slice(2),
+                _ => false,
+            })
     };
     caught_after(asked, &[Broken::Core(Rule::BothLists)], setup, STALE);
 }
@@ -120,12 +130,18 @@ fn a_loss_recorded_before_all_have_answered_is_caught() {
 #[test]
 fn a_loss_that_is_not_told_is_caught() {
     let setup = Setup::new(Budget {
-        crashes: 2,
+        starts: 1,
         flushes: 1,
-        kills: 0,
-        ..TAKEOVER
+        ..NOTHING
     });
-    caught(&[Broken::LossNotTold], setup, LOST);
+    let crashed = |served: Script| {
+        let written = served.then(Step::Write(Region(0), false)).settled();
+        written
+            .then(Step::Crash(slice(0)))
+            .then(Step::Crash(slice(1)))
+            .settled()
+    };
+    caught_after(crashed, &[Broken::LossNotTold], setup, LOST);
 }
 
 #[test]
