@@ -99,7 +99,9 @@ impl Handler for DriveHandler {
 
 /// What a real engine would refuse to start with.
 fn fits(document: &EngineDocument, drive: &FakeDrive) {
-    let Stack::Slice(member) = &document.stack;
+    let Stack::Slice(member) = &document.stack else {
+        panic!("volumes of one slice are made");
+    };
     let slice = &drive.slices[&member.slice.to_string()];
     assert!(
         document.size <= slice.size,
@@ -437,7 +439,9 @@ async fn push(operator: &Context, identity: &Identity, path: String, body: Vec<u
 }
 
 fn engine_status(document: &EngineDocument, ip: IpAddr, fence: u64) -> EngineStatus {
-    let Stack::Slice(slice) = &document.stack;
+    let Stack::Slice(slice) = &document.stack else {
+        panic!("volumes of one slice are made");
+    };
     let own = SocketAddr::new(ip, 50000);
     let host = |host: &weft_spec::engine::AllowedHost| HostStatus {
         attachment: host.attachment.clone(),
@@ -460,6 +464,7 @@ fn engine_status(document: &EngineDocument, ip: IpAddr, fence: u64) -> EngineSta
         message: String::new(),
         size: document.size,
         hosts: document.hosts.iter().map(host).collect(),
+        members: vec![],
         drives: vec![DriveWire {
             slice: slice.slice,
             drive_name: slice.drive_name.clone(),

@@ -109,6 +109,7 @@ fn report(term: u64, generation: u64, state: EngineState) -> EngineStatus {
         message: String::new(),
         size: 1 << 30,
         hosts: vec![],
+        members: vec![],
         drives: vec![DriveWire {
             slice: SLICE.parse().unwrap(),
             drive_name: "d0".into(),
