@@ -367,10 +367,23 @@ impl Membership {
 
     pub(super) fn tell_access(&mut self, actions: &mut Vec<Action>) {
         let access = self.allowed();
+        let readers = self.readable(access);
+        if readers != self.readers {
+            self.readers.clone_from(&readers);
+            actions.insert(0, Action::Read(readers));
+        }
         if access != self.access {
             self.access = access;
             actions.push(Action::Access(access));
         }
+    }
+
+    /// Members that have lost nothing, whatever is being recorded.
+    fn readable(&self, access: Access) -> Vec<SliceUid> {
+        let members = self.base.iter().flat_map(|base| &base.in_sync);
+        let members = members.map(|member| member.slice);
+        let kept = members.filter(|slice| access != Access::Paused && self.kept(*slice));
+        kept.collect()
     }
 
     fn allowed(&self) -> Access {

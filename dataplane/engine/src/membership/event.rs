@@ -100,7 +100,7 @@ pub enum Action {
     Put(SliceUid, Box<RecordSwap>),
     /// Make the generation durable at the slice.
     Mark(SliceUid, DocumentGeneration),
-    /// Begin no write; slices that are not named are neither read nor written any more. Answered by
+    /// Begin no write; nothing is written any more to slices that are not named. Answered by
     /// [`Event::Drained`], unless a later one or [`Action::Adopt`] takes its place.
     Drain(Vec<SliceUid>),
     /// Flush the slice, after everything that was written to it.
@@ -118,6 +118,9 @@ pub enum Action {
     Rebuild(Rebuild),
     /// What hosts may do has changed.
     Access(Access),
+    /// These members may be read, and no others: comes before anything is done over an association
+    /// that a step has told of.
+    Read(Vec<SliceUid>),
     /// The hosts of this document, and no others, may connect.
     Admit(DocumentGeneration),
     /// Answer nobody any more, and exit so that nothing starts this engine again.
@@ -144,8 +147,8 @@ pub struct View {
 pub struct Rebuild {
     /// The slice.
     pub target: SliceUid,
-    /// It lacks what was changed under this config or a later one. 0: it is emptied first and
-    /// gets everything.
+    /// It lacks what was changed under this config or a later one. 0: it is emptied, before
+    /// anything else is written to it, and gets everything.
     pub since: Config,
     /// It may lack anything in these regions.
     pub hot: Vec<Region>,
@@ -156,8 +159,8 @@ pub struct Rebuild {
 pub enum Access {
     /// Nothing: hosts wait.
     Paused,
-    /// Read; writes wait.
+    /// Read; writes and Flushes wait.
     Held,
-    /// Read and write.
+    /// Read, write and Flush.
     Open,
 }

@@ -84,6 +84,8 @@ pub struct Membership {
     proposal: Option<SliceRecord>,
     stage: Stage,
     access: Access,
+    /// Members that the mirror was told to read.
+    readers: Vec<SliceUid>,
     marks: marks::Marks,
     #[cfg(test)]
     left_out: Option<rules::Rule>,
@@ -101,6 +103,7 @@ impl Membership {
             proposal: None,
             stage: Stage::Idle,
             access: Access::Paused,
+            readers: Vec::new(),
             marks: marks::Marks::default(),
             #[cfg(test)]
             left_out: None,

@@ -41,10 +41,26 @@ pub enum Way {
 }
 
 impl Peer {
-    /// Is connected, and what it holds is none of this lineage.
-    fn is_foreign(&self, of: &SliceRecord) -> bool {
-        let lineage = self.record.as_ref().map(|record| record.lineage);
-        self.live && lineage != Some(of.lineage)
+    /// Has no record of the lineage: whatever it holds is none of the volume's.
+    fn is_unknown(&self, of: &SliceRecord) -> bool {
+        self.record.as_ref().map(|record| record.lineage) != Some(of.lineage)
+    }
+
+    /// Is connected, and needs a full copy by its own word: it is unknown, or its record says so.
+    /// In doubt that word counts against it, never for it.
+    fn is_foreign(&self, slice: SliceUid, of: &SliceRecord) -> bool {
+        let mut out = self.record.iter().flat_map(|record| &record.out_of_sync);
+        let full = out.any(|out| out.slice == slice && out.since == Config(0));
+        self.live && (full || self.is_unknown(of))
+    }
+
+    /// Its own record is what tells that it needs a full copy: one that says otherwise waits until
+    /// the full copy is recorded.
+    fn may_have(&self, slice: SliceUid, newest: &SliceRecord) -> bool {
+        let mut out = newest.out_of_sync.iter();
+        let partly = out.any(|out| out.slice == slice && out.since != Config(0));
+        let denied = partly && self.is_foreign(slice, newest);
+        !denied && !(votes::in_sync(newest, slice) && self.is_unknown(newest))
     }
 }
 
@@ -52,7 +68,7 @@ impl Membership {
     pub(super) fn foreign(&self, of: &SliceRecord, slice: SliceUid) -> bool {
         self.peers
             .get(&slice)
-            .is_some_and(|peer| peer.is_foreign(of))
+            .is_some_and(|peer| peer.is_foreign(slice, of))
     }
 
     pub(super) fn peer(&mut self, slice: SliceUid) -> &mut Peer {
@@ -148,12 +164,10 @@ impl Membership {
             return;
         }
         let newest = newest.clone();
+        let serving = self.phase == Phase::Serving;
         for (slice, peer) in &mut self.peers {
             let record = votes::copy_for(&newest, *slice);
-            // Its own record is what tells that it must be copied in full: first that is recorded.
-            let since = newest.out_of_sync.iter().find(|out| out.slice == *slice);
-            let partly = since.is_some_and(|out| out.since != Config(0));
-            if partly && peer.is_foreign(&newest) {
+            if serving && !peer.may_have(*slice, &newest) {
                 continue;
             }
             if !peer.live || peer.putting.is_some() || peer.record.as_ref() == Some(&record) {

@@ -81,7 +81,8 @@ impl Membership {
             answer.is_some_and(|testimony| testimony.record.is_none())
         };
         // Never in force: a record is that only once each of its members has it.
-        if let Some(member) = greatest.in_sync.iter().find(blank) {
+        let fresh = !self.assignment.formed || left_out!(self, FormedOnce);
+        if let Some(member) = greatest.in_sync.iter().find(blank).filter(|_| fresh) {
             return self.formed(answers, &[member.slice]);
         }
         self.majority_answers(greatest, answers)?;
@@ -114,12 +115,14 @@ impl Membership {
         ))
     }
 
-    /// Whether nothing that a member had can be gone.
-    fn qualifies(&self, member: &InSync, answers: &Answers) -> bool {
+    /// Whether nothing that a member had can be gone. One without a record of the lineage is not
+    /// the member, whatever it says of itself.
+    fn qualifies(&self, from: &SliceRecord, member: &InSync, answers: &Answers) -> bool {
         answers.get(&member.slice).is_some_and(|answer| {
-            answer.incarnation == member.incarnation
-                || answer.hot.is_empty()
-                || left_out!(self, IncarnationCounts)
+            let record = answer.record.as_ref();
+            let lineage = record.map(|record| record.lineage) == Some(from.lineage);
+            let kept = answer.incarnation == member.incarnation || answer.hot.is_empty();
+            lineage && kept || left_out!(self, IncarnationCounts)
         })
     }
 
@@ -127,7 +130,7 @@ impl Membership {
         let members = from.in_sync.iter();
         let mut leaders: Vec<_> = members
             .clone()
-            .filter(|member| self.qualifies(member, answers))
+            .filter(|member| self.qualifies(from, member, answers))
             .collect();
         let unheard: Vec<_> = members
             .map(|member| member.slice)

@@ -2,6 +2,7 @@
 //! design section 5; each rule can be left out.
 
 use super::broken::{Breakage, Broken};
+use super::engine::record_summary;
 use super::{ProcessId, Value};
 use crate::membership::{Region, Testimony};
 use uuid::Uuid;
@@ -96,6 +97,29 @@ impl Drive {
             places: vec![Place::default(); usize::from(regions)],
             inbox: Vec::new(),
         }
+    }
+
+    /// For who reads how something came about.
+    pub fn summary(&self) -> String {
+        let places = self.places.iter();
+        let places: Vec<_> = places
+            .map(|p| {
+                (
+                    p.now.value.0,
+                    p.now.stamp.0,
+                    p.durable.value.0,
+                    p.hot.is_some(),
+                )
+            })
+            .collect();
+        format!(
+            "{} admits {:?}, incarnation {}, record {}, {places:?}, {} commands",
+            self.fence,
+            self.admitted.map(|process| process.0),
+            self.incarnation,
+            self.record.as_ref().map_or(String::new(), record_summary),
+            self.inbox.len(),
+        )
     }
 
     pub fn incarnation(&self) -> Uuid {
@@ -232,7 +256,7 @@ impl Drive {
     pub fn die(&mut self, broken: &Breakage) {
         self.admitted = None;
         if broken.has(Broken::NoHold) {
-            let mut inbox = self.inbox.iter_mut();
+            let inbox = self.inbox.iter_mut();
             inbox.for_each(|command| (command.by, command.late) = (ORPHAN, true));
         } else {
             self.inbox.clear();

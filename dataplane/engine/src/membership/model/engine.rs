@@ -103,6 +103,24 @@ impl Engine {
         engine
     }
 
+    /// For who reads how something came about.
+    pub fn summary(&self) -> String {
+        let short = |slice: &SliceUid| slice.0.as_u128().to_string();
+        let short = |slices: &[SliceUid]| slices.iter().map(short).collect::<String>();
+        let live: Vec<_> = self.live.iter().copied().collect();
+        format!(
+            "engine {} as {}: {:?}, {:?}, {:?}, live {}, readable {}, record {}",
+            self.id.0,
+            self.core.pair(),
+            self.core.phase(),
+            self.core.stage,
+            self.core.access(),
+            short(&live),
+            short(&self.readable),
+            self.core.record().map_or(String::new(), record_summary),
+        )
+    }
+
     pub fn serving(&self) -> bool {
         *self.core.phase() == Phase::Serving
     }
@@ -144,12 +162,15 @@ impl Engine {
                 }
                 Action::Equalise(regions) => self.unequal.extend(regions),
                 Action::Rebuild(task) => {
+                    self.empty(&task, around);
                     let after = self.writes.rebuild(task.target);
                     let todo = None;
                     self.rebuild = Some(Rebuilding { task, after, todo });
                 }
                 Action::Access(Access::Open) => self.writes.open(),
                 Action::Access(_) => {}
+                Action::Read(_) if around.broken.has(Broken::FailedMemberRead) => {}
+                Action::Read(readers) => self.readable = readers,
                 Action::Admit(generation) => {
                     if around.revoked && generation < DocumentGeneration(2) {
                         around.violations.insert(Violation::RevokedHost);
@@ -210,9 +231,6 @@ impl Engine {
 
     fn drain(&mut self, survivors: &[SliceUid], around: &mut Around) {
         (self.draining, self.resending) = (true, false);
-        if !around.broken.has(Broken::FailedMemberRead) {
-            self.readable.retain(|slice| survivors.contains(slice));
-        }
         if let Some(rebuild) = &self.rebuild
             && !survivors.contains(&rebuild.task.target)
         {
@@ -229,7 +247,9 @@ impl Engine {
         let numbers = self.writes.adopt(&view);
         (self.draining, self.resending, self.rebuild) = (false, true, None);
         self.view = Some(view.clone());
-        self.readable.clone_from(&view.in_sync);
+        if around.broken.has(Broken::FailedMemberRead) {
+            self.readable.clone_from(&view.in_sync);
+        }
         if first {
             self.check_leader(&view, around);
         }
@@ -434,13 +454,6 @@ impl Engine {
             return None;
         }
         let since = rebuild.task.since;
-        let target = drive(around.drives, rebuild.task.target)?;
-        if since.0 == 0 && !around.broken.has(Broken::NotEmptied) {
-            target
-                .places
-                .iter_mut()
-                .for_each(|place| place.now = Chunk::default());
-        }
         let source = around.drives.get(&leader)?;
         let changed = source.places.iter().enumerate();
         let changed =
@@ -474,6 +487,17 @@ impl Engine {
             && done(rebuild)
         {
             self.tell(Event::Rebuilt(rebuild.task.target), around);
+        }
+    }
+
+    /// Before anything else is written to who gets a full copy.
+    fn empty(&self, task: &Rebuild, around: &mut Around) {
+        let full = task.since.0 == 0 && !around.broken.has(Broken::NotEmptied);
+        let id = Some(self.id);
+        let target = drive(around.drives, task.target);
+        if let Some(target) = target.filter(|target| full && target.admitted == id) {
+            let places = target.places.iter_mut();
+            places.for_each(|place| place.now = Chunk::default());
         }
     }
 
@@ -559,4 +583,17 @@ impl Engine {
                 mine && !self.unequal.contains(&region) && !same
             })
     }
+}
+
+pub fn record_summary(record: &weft_spec::drive::SliceRecord) -> String {
+    let members = record.in_sync.iter();
+    let members: String = members.map(|m| m.slice.0.as_u128().to_string()).collect();
+    let out = record.out_of_sync.iter();
+    let out: Vec<_> = out
+        .map(|out| (out.slice.0.as_u128(), out.since.0))
+        .collect();
+    format!(
+        "{}/{} in {members} out {out:?}",
+        record.fence, record.config.0
+    )
 }

@@ -4,6 +4,7 @@ use super::world::{Step, World};
 use super::{Budget, Setup, Violation};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Instant;
 
 struct Searched {
@@ -56,9 +57,29 @@ impl Model for Searched {
     }
 }
 
+/// How a property came not to hold.
+pub struct Way(Vec<(World, Option<Step>)>);
+
+impl fmt::Debug for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (world, step) in &self.0 {
+            for engine in world.engines.iter().flatten() {
+                writeln!(f, "      {}", engine.summary())?;
+            }
+            for (at, drive) in world.drives.values().enumerate() {
+                writeln!(f, "      slice {}: {}", at + 1, drive.summary())?;
+            }
+            if let Some(step) = step {
+                writeln!(f, "{step:?}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// How far a search went.
 pub struct Searching {
-    pub found: BTreeMap<&'static str, Vec<Step>>,
+    pub found: BTreeMap<&'static str, Way>,
     pub states: usize,
     pub reached: usize,
     pub complete: bool,
@@ -80,7 +101,7 @@ pub fn search(setup: Setup, first: World, until: &[&'static str], most: usize) -
     let found = checker.discoveries().into_iter();
     Searching {
         found: found
-            .map(|(name, path)| (name, path.into_actions()))
+            .map(|(name, path)| (name, Way(path.into_vec())))
             .collect(),
         states,
         reached: checker.state_count(),
@@ -104,4 +125,36 @@ pub fn names() -> Vec<&'static str> {
         .into_iter()
         .map(|property| property.name)
         .collect()
+}
+
+/// One long way at random, until nothing more can happen or something is wrong.
+pub fn wander(setup: &Setup, first: World, seed: u64) -> usize {
+    let mut random = seed.wrapping_mul(2).wrapping_add(1);
+    let mut way = vec![];
+    let mut world = first;
+    loop {
+        let mut steps = Vec::new();
+        world.steps(setup, &mut steps);
+        let next = loop {
+            if steps.is_empty() {
+                return way.len();
+            }
+            // The generator of Knuth's MMIX; its upper half is random enough to choose by.
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let step = steps.swap_remove((random >> 33) as usize % steps.len());
+            match world.after(step, setup).filter(|next| *next != world) {
+                Some(next) => break (step, next),
+                None => continue,
+            }
+        };
+        way.push((world, Some(next.0)));
+        world = next.1;
+        if let Some(violation) = world.violations.iter().next() {
+            let violation = *violation;
+            way.push((world, None));
+            panic!("{violation:?}, seed {seed}: {:?}", Way(way));
+        }
+    }
 }

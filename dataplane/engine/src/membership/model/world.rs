@@ -179,11 +179,8 @@ impl World {
                 steps.push(Step::Write(region, true));
             }
         }
-        if self.left.flushes > 0
-            && self
-                .path()
-                .is_some_and(|e| e.core.access() != Access::Paused)
-        {
+        let open = self.path().is_some_and(|e| e.core.access() == Access::Open);
+        if self.left.flushes > 0 && open {
             steps.push(Step::Flush);
         }
         let paths = [self.host.path.map(|(_, path)| path), self.host.old_path];

@@ -2,6 +2,7 @@
 //! finds what follows.
 
 mod change;
+mod deeper;
 mod drives;
 mod start;
 
