@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-/// While others use the volume, the rebuild rests for so many times as long as it worked.
-const REST: u32 = 3;
 /// A rest is cut into pieces of this, so that it ends soon after the others do.
 const LONGEST_REST: Duration = Duration::from_millis(100);
 
@@ -14,6 +12,8 @@ pub struct Limits {
     pub pieces: usize,
     /// Bytes a second at most; `None` for as fast as it goes.
     pub rate: Option<BytesPerSecond>,
+    /// While others use the volume, it rests for so many times as long as it worked.
+    pub yields: u32,
 }
 
 /// A rate.
@@ -21,11 +21,13 @@ pub struct Limits {
 pub struct BytesPerSecond(pub u64);
 
 impl Default for Limits {
-    /// Four pieces keep both drives busy; more only wait at them.
+    /// Four pieces keep both drives busy; more only wait at them. A quarter of the time is enough to
+    /// come to an end.
     fn default() -> Self {
         Self {
             pieces: 4,
             rate: None,
+            yields: 3,
         }
     }
 }
@@ -37,7 +39,7 @@ impl Limits {
         let yielding = if others == 0 {
             Duration::ZERO
         } else {
-            (worked * REST).min(LONGEST_REST)
+            (worked * self.yields).min(LONGEST_REST)
         };
         let due = self.rate.map_or(Duration::ZERO, |rate| {
             Duration::from_secs_f64(bytes as f64 / rate.0.max(1) as f64)
@@ -97,7 +99,7 @@ mod tests {
         let limits = Limits::default();
         let worked = Duration::from_millis(10);
         assert_eq!(limits.rest(worked, 1 << 20, 0), Duration::ZERO);
-        assert_eq!(limits.rest(worked, 1 << 20, 1), worked * REST);
+        assert_eq!(limits.rest(worked, 1 << 20, 1), worked * 3);
         assert_eq!(limits.rest(worked * 1000, 1 << 20, 1), LONGEST_REST);
         let slow = Limits {
             rate: Some(BytesPerSecond(1 << 20)),

@@ -1,5 +1,7 @@
 //! The rebuild between real slice stores in memory.
 
 mod copies;
+mod cycle;
 mod interrupted;
+mod remote;
 mod support;
