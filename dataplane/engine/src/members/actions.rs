@@ -58,6 +58,8 @@ impl Assembly {
             Action::Reconnected(_) => self.weave.again(),
             Action::Rebuild(rebuild) => self.rebuild(rebuild),
             Action::Access(access) => self.access(access),
+            // Who may not be is not composed: another record is on its way.
+            Action::Read(members) => self.readers = members.into_iter().collect(),
             Action::Admit(generation) => {
                 self.state
                     .send_modify(|state| state.admitted = Some(generation));
@@ -236,7 +238,7 @@ impl Assembly {
         let disks: BTreeMap<_, Arc<dyn Disk>> = disks
             .map(|(slice, link)| (*slice, link.disk.clone() as Arc<dyn Disk>))
             .collect();
-        let Some((composition, unequal)) = self.weave.take(&disks) else {
+        let Some((composition, unequal)) = self.weave.take(&disks, &self.readers) else {
             return Vec::new();
         };
         let sizes = composition.in_sync.iter().map(|member| member.disk.size());

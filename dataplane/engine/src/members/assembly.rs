@@ -93,6 +93,7 @@ impl Members {
             links: BTreeMap::new(),
             waits: BTreeMap::new(),
             serial: Serial::default(),
+            readers: BTreeSet::new(),
             patience: BTreeMap::new(),
             judged: BTreeSet::new(),
             rebuilds: Vec::new(),
@@ -183,6 +184,8 @@ pub(super) struct Assembly {
     /// Inspections and Connects under way.
     pub(super) waits: BTreeMap<SliceUid, AbortHandle>,
     pub(super) serial: Serial,
+    /// Members that may be read.
+    pub(super) readers: BTreeSet<SliceUid>,
     /// Since when each slice without an association is waited for.
     pub(super) patience: BTreeMap<SliceUid, Serial>,
     /// Associations over which a member has failed.

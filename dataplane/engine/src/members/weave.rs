@@ -61,10 +61,12 @@ impl Weave {
         self.wanted
     }
 
-    /// The composition wanted, with what may differ in it, once every member of it can be reached.
+    /// The composition wanted, with what may differ in it, once every member of it can be reached
+    /// and may be read.
     pub fn take(
         &mut self,
         disks: &BTreeMap<SliceUid, Arc<dyn Disk>>,
+        readers: &BTreeSet<SliceUid>,
     ) -> Option<(Composition, Vec<Region>)> {
         let view = self.view.as_ref().filter(|_| self.wanted)?;
         let member = |slice: &SliceUid| {
@@ -74,7 +76,11 @@ impl Weave {
                 disk,
             })
         };
-        let in_sync = view.in_sync.iter().map(member).collect::<Option<_>>()?;
+        let in_sync = view
+            .in_sync
+            .iter()
+            .map(|slice| member(slice).filter(|_| readers.contains(slice)));
+        let in_sync = in_sync.collect::<Option<_>>()?;
         self.targets.retain(|target| disks.contains_key(target));
         let composition = Composition {
             config: view.config,

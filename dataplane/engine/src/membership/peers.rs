@@ -60,7 +60,7 @@ impl Peer {
         let mut out = newest.out_of_sync.iter();
         let partly = out.any(|out| out.slice == slice && out.since != Config(0));
         let denied = partly && self.is_foreign(slice, newest);
-        !denied && !(votes::in_sync(newest, slice) && self.is_unknown(newest))
+        !(denied || votes::in_sync(newest, slice) && self.is_unknown(newest))
     }
 }
 
