@@ -78,8 +78,9 @@ impl Pair {
         let drive_path = setup.write("drive.json", &document);
         let mut document = setup.engine_document(1);
         document.port = engine_port;
-        let Stack::Slice(member) = &mut document.stack;
-        member.address = loopback(drive_port);
+        if let Stack::Slice(member) = &mut document.stack {
+            member.address = loopback(drive_port);
+        }
         let engine_path = setup.write("engine.json", &document);
         let (drive, engine) = on_target(|| {
             Ok((
