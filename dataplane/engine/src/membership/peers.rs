@@ -66,9 +66,8 @@ impl Peer {
 
 impl Membership {
     pub(super) fn foreign(&self, of: &SliceRecord, slice: SliceUid) -> bool {
-        self.peers
-            .get(&slice)
-            .is_some_and(|peer| peer.is_foreign(slice, of))
+        let foreign = |peer: &Peer| peer.is_foreign(slice, of);
+        self.peers.get(&slice).is_some_and(foreign) && !left_out!(self, UnknownIsCopied)
     }
 
     pub(super) fn peer(&mut self, slice: SliceUid) -> &mut Peer {
@@ -167,7 +166,8 @@ impl Membership {
         let serving = self.phase == Phase::Serving;
         for (slice, peer) in &mut self.peers {
             let record = votes::copy_for(&newest, *slice);
-            if serving && !peer.may_have(*slice, &newest) {
+            let known = serving && !left_out!(self, UnknownIsCopied);
+            if known && !peer.may_have(*slice, &newest) {
                 continue;
             }
             if !peer.live || peer.putting.is_some() || peer.record.as_ref() == Some(&record) {

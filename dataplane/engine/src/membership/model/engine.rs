@@ -61,6 +61,8 @@ pub struct Engine {
     draining: bool,
     resending: bool,
     pub met_newer: bool,
+    /// What its leader had when it took over.
+    pub found: Vec<Value>,
 }
 
 /// What an engine touches beside itself.
@@ -69,8 +71,8 @@ pub struct Around<'a> {
     pub host: &'a mut Host,
     pub violations: &'a mut BTreeSet<Violation>,
     pub broken: &'a Breakage,
-    /// Greatest pair of another engine that serves, and who leads for it.
-    pub newest: Option<(FencePair, SliceUid)>,
+    /// Greatest pair of another engine that serves, and what it found when it took over.
+    pub newest: Option<(FencePair, Vec<Value>)>,
     /// A person has accepted whatever is lost.
     pub forced: bool,
     /// The operator was told that the newer document is in force.
@@ -98,6 +100,7 @@ impl Engine {
             draining: false,
             resending: false,
             met_newer: false,
+            found: Vec::new(),
         };
         engine.perform(actions, around);
         engine
@@ -251,6 +254,9 @@ impl Engine {
             self.readable.clone_from(&view.in_sync);
         }
         if first {
+            let leader = around.drives.get(&view.leader);
+            let places = leader.iter().flat_map(|leader| &leader.places);
+            self.found = places.map(|place| place.now.value).collect();
             self.check_leader(&view, around);
         }
         for slice in &view.in_sync {
@@ -352,14 +358,9 @@ impl Engine {
 
     /// Another engine with a higher pair serves, and did not find this write when it took over.
     fn overtaken(&self, io: &Io, around: &Around) -> bool {
-        let Some((pair, leader)) = around.newest else {
-            return false;
-        };
-        let place = around
-            .drives
-            .get(&leader)
-            .and_then(|d| d.places.get(io.region.0 as usize));
-        pair > self.core.pair() && place.is_some_and(|place| place.now.value < io.value)
+        let newer = around.newest.iter();
+        let mut newer = newer.filter(|(pair, _)| *pair > self.core.pair());
+        newer.any(|(_, found)| found.get(io.region.0 as usize) < Some(&io.value))
     }
 
     /// Runs on with a rule left out.

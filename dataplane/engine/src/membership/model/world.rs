@@ -394,8 +394,8 @@ impl World {
         let others = self.engines.iter().flatten();
         let others = others.filter(|engine| engine.id != id && engine.serving());
         let newest = others.filter_map(|engine| {
-            let leader = engine.view.as_ref()?.leader;
-            Some((engine.core.pair(), leader))
+            let found = engine.view.is_some().then(|| engine.found.clone());
+            Some((engine.core.pair(), found?))
         });
         let newest = newest.max();
         let engine = self.engines.get_mut(usize::from(id.0))?.as_mut()?;
