@@ -59,8 +59,8 @@ impl Peer {
     fn may_have(&self, slice: SliceUid, newest: &SliceRecord) -> bool {
         let mut out = newest.out_of_sync.iter();
         let partly = out.any(|out| out.slice == slice && out.since != Config(0));
-        let denied = partly && self.is_foreign(slice, newest);
-        !denied && !(votes::in_sync(newest, slice) && self.is_unknown(newest))
+        let member = votes::in_sync(newest, slice);
+        !(partly && self.is_foreign(slice, newest) || member && self.is_unknown(newest))
     }
 }
 
