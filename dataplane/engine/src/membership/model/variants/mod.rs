@@ -8,7 +8,7 @@ mod start;
 
 use super::broken::{Breakage, Broken};
 use super::search::{holds, names, search};
-use super::world::{Memory, Pod, Step};
+use super::steps::{Memory, Pod, Step};
 use super::{Budget, FIRST, ProcessId, Script, Setup, slice};
 use crate::membership::Region;
 use crate::membership::rules::Rule;
