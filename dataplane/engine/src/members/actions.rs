@@ -18,6 +18,9 @@ use weft_spec::drive::{Config, RecordSwap};
 use weft_spec::ids::{FencePair, SliceUid};
 use weft_transport::RemoteDisk;
 
+/// How soon a member that says nothing is noticed: hosts wait for it meanwhile, while another member
+/// has what they ask for.
+const KEEP_ALIVE_MS: u32 = 5000;
 /// Pause before the second attempt in a row, doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -92,7 +95,9 @@ impl Assembly {
         self.wait_for(slice, async move {
             let mut pauses = Pauses::default();
             loop {
-                match RemoteDisk::connect(way.as_engine(pair)).await {
+                let mut options = way.as_engine(pair);
+                options.keep_alive_ms = KEEP_ALIVE_MS;
+                match RemoteDisk::connect(options).await {
                     Ok(disk) => {
                         if let Ok((testimony, peer)) = link::testify(&way, &disk).await {
                             let peer = canonical(peer);

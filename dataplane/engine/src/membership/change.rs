@@ -86,6 +86,10 @@ impl Membership {
         }
         self.stage = Stage::Draining(survivors.clone());
         actions.push(Action::Drain(survivors));
+        if left_out!(self, DrainedFirst) {
+            self.stage = Stage::Flushing;
+            self.propose_when_flushed(actions);
+        }
     }
 
     /// Those of `slices` whose writes in flight must end before the next record.
@@ -181,7 +185,9 @@ impl Membership {
     }
 
     fn next_config(&self) -> Config {
-        let last = self.proposal.as_ref().or(self.base.as_ref());
+        let asked = self.proposal.as_ref();
+        let asked = asked.filter(|_| !left_out!(self, HigherConfig));
+        let last = asked.or(self.base.as_ref());
         Config(last.map_or(0, |last| last.config.0).saturating_add(1))
     }
 

@@ -32,6 +32,8 @@ mod start;
 
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod tests;
 
 pub use event::{Access, Action, Assignment, Event, Rebuild, Recovery, Region, Testimony, View};
 

@@ -59,16 +59,15 @@ impl Peer {
     fn may_have(&self, slice: SliceUid, newest: &SliceRecord) -> bool {
         let mut out = newest.out_of_sync.iter();
         let partly = out.any(|out| out.slice == slice && out.since != Config(0));
-        let denied = partly && self.is_foreign(slice, newest);
-        !(denied || votes::in_sync(newest, slice) && self.is_unknown(newest))
+        let member = votes::in_sync(newest, slice);
+        !(partly && self.is_foreign(slice, newest) || member && self.is_unknown(newest))
     }
 }
 
 impl Membership {
     pub(super) fn foreign(&self, of: &SliceRecord, slice: SliceUid) -> bool {
-        self.peers
-            .get(&slice)
-            .is_some_and(|peer| peer.is_foreign(slice, of))
+        let foreign = |peer: &Peer| peer.is_foreign(slice, of);
+        self.peers.get(&slice).is_some_and(foreign) && !left_out!(self, UnknownIsCopied)
     }
 
     pub(super) fn peer(&mut self, slice: SliceUid) -> &mut Peer {
@@ -167,7 +166,8 @@ impl Membership {
         let serving = self.phase == Phase::Serving;
         for (slice, peer) in &mut self.peers {
             let record = votes::copy_for(&newest, *slice);
-            if serving && !peer.may_have(*slice, &newest) {
+            let known = serving && !left_out!(self, UnknownIsCopied);
+            if known && !peer.may_have(*slice, &newest) {
                 continue;
             }
             if !peer.live || peer.putting.is_some() || peer.record.as_ref() == Some(&record) {

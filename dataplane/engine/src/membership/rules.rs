@@ -50,6 +50,14 @@ pub enum Rule {
     LastMemberStays,
     /// Who met a newer pair parks (10).
     FencedParks,
+    /// Writes are held while a record is on its way (6).
+    WritesHeld,
+    /// Writes in flight end before the record is put (6).
+    DrainedFirst,
+    /// A record is superseded by a higher one only (6).
+    HigherConfig,
+    /// Who has no record of the lineage gets a full copy (8).
+    UnknownIsCopied,
     /// Who becomes in-sync is flushed before (8).
     FlushedBeforeInSync,
     /// Forced recovery starts a new lineage (9).

@@ -19,7 +19,7 @@ pub const ROW: Row = Row {
 };
 
 /// Beyond what the load uses.
-const FIRST: u64 = 40_000;
+pub const FIRST: u64 = 40_000;
 const MARK: &[u8; 16] = b"the damaged one.";
 
 fn run() -> Result<Seen> {
@@ -31,11 +31,10 @@ fn run() -> Result<Seen> {
         load.progress(100).await;
         // The host's own: it has one association.
         let disk = load.disk.clone();
-        let three = [[1; 16], *MARK, [3; 16]].map(|word| word.repeat(BLOCK as usize / 16));
-        let data = Bytes::from(three.concat());
+        let data = three_blocks();
         disk.write(FIRST * BLOCK, data.clone(), Write::Durable)
             .await?;
-        damage(&setup)?;
+        damage(&setup, Nth(0))?;
         let mut bytes = BytesMut::zeroed(BLOCK as usize);
         let error = disk.read((FIRST + 1) * BLOCK, &mut bytes).await;
         let error = error.err().context("the damaged block was served")?;
@@ -54,22 +53,31 @@ fn run() -> Result<Seen> {
     })
 }
 
-/// Flips a bit of the block in the drive's file.
-fn damage(setup: &Setup) -> Result<()> {
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .open(setup.medium(Nth(0)))?;
-    let length = file.metadata()?.len();
+/// Three blocks, of which the second can be found in a drive's file.
+pub fn three_blocks() -> Bytes {
+    let words = [[1; 16], *MARK, [3; 16]];
+    Bytes::from(words.map(|word| word.repeat(BLOCK as usize / 16)).concat())
+}
+
+/// Where the second of the three blocks lies whole in the file of a drive.
+pub fn find(setup: &Setup, nth: Nth) -> Result<Option<u64>> {
+    let file = File::open(setup.medium(nth))?;
+    let (length, whole) = (file.metadata()?.len(), MARK.repeat(BLOCK as usize / 16));
     let mut block = vec![0; BLOCK as usize];
     for at in (0..length).step_by(BLOCK as usize) {
         file.read_exact_at(&mut block, at)?;
-        if block.starts_with(MARK) {
-            block[2000] ^= 8;
-            file.write_all_at(&block, at)?;
-            file.sync_all()?;
-            return Ok(());
+        if block == whole {
+            return Ok(Some(at));
         }
     }
-    anyhow::bail!("the block is not in the drive's file")
+    Ok(None)
+}
+
+/// Flips a bit of the second of the three blocks in the file of a drive.
+pub fn damage(setup: &Setup, nth: Nth) -> Result<()> {
+    let at = find(setup, nth)?.context("the block is not in the drive's file")?;
+    let file = File::options().write(true).open(setup.medium(nth))?;
+    file.write_all_at(&[MARK[0] ^ 8], at + 2000)?;
+    file.sync_all()?;
+    Ok(())
 }

@@ -6,16 +6,23 @@
 //! | 1 | `engine_killed.rs` |
 //! | 3 | `engine_stopped.rs` |
 //! | 4 | `two_engines.rs` |
-//! | 6 | `drive_stopped.rs` |
-//! | 7 | `last_drive_lost.rs` |
+//! | 5 | `drive_killed.rs` |
+//! | 6 | `drive_stopped.rs`, `drive_silent.rs` |
+//! | 7 | `last_drive_lost.rs`, `last_member.rs` |
+//! | 17 | `member_corrupt.rs` |
 //! | 18 | `block_corrupt.rs` |
 
 mod block_corrupt;
+mod drive_killed;
+mod drive_silent;
 mod drive_stopped;
 mod engine_killed;
 mod engine_stopped;
 mod last_drive_lost;
+mod last_member;
 pub mod load;
+mod member_corrupt;
+pub mod mirrored;
 mod two_engines;
 
 pub use load::Load;
@@ -63,12 +70,16 @@ pub struct Finding {
 }
 
 /// All rows, in the order of the matrix.
-pub const ROWS: [Row; 6] = [
+pub const ROWS: [Row; 10] = [
     engine_killed::ROW,
     engine_stopped::ROW,
     two_engines::ROW,
+    drive_killed::ROW,
     drive_stopped::ROW,
+    drive_silent::ROW,
     last_drive_lost::ROW,
+    last_member::ROW,
+    member_corrupt::ROW,
     block_corrupt::ROW,
 ];
 

@@ -13,10 +13,10 @@ pub enum Broken {
     OldCommandsPass,
     /// Drive: an equal pair is admitted from another process.
     EqualPairAdmitted,
-    /// Drive: the pair is lost with the process.
-    PairForgotten,
     /// Drive: a new process does not wait for the commands of the one before.
     NoHold,
+    /// Drive: a record may take the place of one that is not lower.
+    RecordsUnordered,
     /// Drive: writes of another config than the record's are taken.
     AnyConfig,
     /// Drive: a discard leaves no stamp.

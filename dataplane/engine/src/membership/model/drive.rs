@@ -201,7 +201,9 @@ impl Drive {
     pub fn put(&mut self, swap: &RecordSwap, broken: &Breakage) -> bool {
         let order = |record: &SliceRecord| (record.fence, record.config);
         let before = swap.expected.as_ref().map(order);
-        if self.record != swap.expected || before >= Some(order(&swap.record)) {
+        if self.record != swap.expected
+            || before >= Some(order(&swap.record)) && !broken.has(Broken::RecordsUnordered)
+        {
             return false;
         }
         self.record = Some(swap.record.clone());
@@ -260,9 +262,6 @@ impl Drive {
             inbox.for_each(|command| (command.by, command.late) = (ORPHAN, true));
         } else {
             self.inbox.clear();
-        }
-        if broken.has(Broken::PairForgotten) {
-            self.fence = FencePair::default();
         }
         self.inherit();
     }

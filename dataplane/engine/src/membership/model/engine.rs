@@ -2,7 +2,7 @@
 //! and the run loop owe, each command one step of the model.
 
 use super::broken::{Breakage, Broken};
-use super::drive::{Chunk, Command, Drive, What, Write};
+use super::drive::{Command, Drive, What, Write};
 use super::host::Host;
 use super::{ProcessId, Value, Violation};
 use crate::membership::View;
@@ -33,7 +33,7 @@ pub struct Io {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Rebuilding {
     pub task: Rebuild,
-    after: WriteNumber,
+    pub after: WriteNumber,
     pub todo: Option<BTreeSet<Region>>,
 }
 
@@ -50,7 +50,7 @@ pub struct Engine {
     pub given_up: BTreeSet<SliceUid>,
     pub view: Option<View>,
     /// Members that may be read.
-    readable: Vec<SliceUid>,
+    pub readable: Vec<SliceUid>,
     pub ios: Vec<Io>,
     /// Acknowledged, but not by every slice that is being rebuilt.
     trailing: Vec<Io>,
@@ -61,6 +61,8 @@ pub struct Engine {
     draining: bool,
     resending: bool,
     pub met_newer: bool,
+    /// What its leader had when it took over.
+    pub found: Vec<Value>,
 }
 
 /// What an engine touches beside itself.
@@ -69,8 +71,8 @@ pub struct Around<'a> {
     pub host: &'a mut Host,
     pub violations: &'a mut BTreeSet<Violation>,
     pub broken: &'a Breakage,
-    /// Greatest pair of another engine that serves, and who leads for it.
-    pub newest: Option<(FencePair, SliceUid)>,
+    /// Greatest pair of another engine that serves, and what it found when it took over.
+    pub newest: Option<(FencePair, Vec<Value>)>,
     /// A person has accepted whatever is lost.
     pub forced: bool,
     /// The operator was told that the newer document is in force.
@@ -98,6 +100,7 @@ impl Engine {
             draining: false,
             resending: false,
             met_newer: false,
+            found: Vec::new(),
         };
         engine.perform(actions, around);
         engine
@@ -198,7 +201,7 @@ impl Engine {
         }
     }
 
-    fn send(&self, slice: SliceUid, what: What, around: &mut Around) {
+    pub fn send(&self, slice: SliceUid, what: What, around: &mut Around) {
         if !self.live.contains(&slice) {
             return;
         }
@@ -251,6 +254,9 @@ impl Engine {
             self.readable.clone_from(&view.in_sync);
         }
         if first {
+            let leader = around.drives.get(&view.leader);
+            let places = leader.iter().flat_map(|leader| &leader.places);
+            self.found = places.map(|place| place.now.value).collect();
             self.check_leader(&view, around);
         }
         for slice in &view.in_sync {
@@ -352,14 +358,9 @@ impl Engine {
 
     /// Another engine with a higher pair serves, and did not find this write when it took over.
     fn overtaken(&self, io: &Io, around: &Around) -> bool {
-        let Some((pair, leader)) = around.newest else {
-            return false;
-        };
-        let place = around
-            .drives
-            .get(&leader)
-            .and_then(|d| d.places.get(io.region.0 as usize));
-        pair > self.core.pair() && place.is_some_and(|place| place.now.value < io.value)
+        let newer = around.newest.iter();
+        let mut newer = newer.filter(|(pair, _)| *pair > self.core.pair());
+        newer.any(|(_, found)| found.get(io.region.0 as usize) < Some(&io.value))
     }
 
     /// Runs on with a rule left out.
@@ -372,17 +373,6 @@ impl Engine {
         // Also while it is only under way to who is being rebuilt: two writes would else change places.
         let mut ios = self.ios.iter().chain(&self.trailing);
         ios.any(|io| io.region == region)
-    }
-
-    /// Members and slices being rebuilt, if all of them are connected and would take a command.
-    fn reached(&self, around: &Around) -> Option<Vec<SliceUid>> {
-        let mut slices = self.view.as_ref()?.in_sync.clone();
-        slices.extend(self.rebuild.iter().map(|rebuild| rebuild.task.target));
-        let reached = |slice: &SliceUid| {
-            let drive = around.drives.get(slice);
-            self.live.contains(slice) && drive.is_some_and(|d| d.admitted == Some(self.id))
-        };
-        slices.iter().all(reached).then_some(slices)
     }
 
     pub fn begin(&mut self, region: Region, value: Value, hole: bool, around: &mut Around) {
@@ -400,188 +390,6 @@ impl Engine {
         for slice in begun.targets {
             self.send(slice, What::Write(self.write_of(&io)), around);
         }
-    }
-
-    /// Makes a region equal from the leader.
-    pub fn equalise(&mut self, region: Region, around: &mut Around) -> Option<()> {
-        let view = self.view.clone()?;
-        let targets = self.reached(around)?;
-        let from = around
-            .drives
-            .get(&view.leader)?
-            .places
-            .get(region.0 as usize)
-            .copied()?;
-        for slice in targets {
-            let stamp = from.now.stamp;
-            self.copy(slice, region, from.now.value, from.hole, around);
-            if around.broken.has(Broken::NotStampedAnew) {
-                let drive = drive(around.drives, slice)?;
-                drive.places.get_mut(region.0 as usize)?.now.stamp = stamp;
-            }
-        }
-        self.unequal.remove(&region);
-        self.equal.insert(region);
-        Some(())
-    }
-
-    fn copy(&self, slice: SliceUid, region: Region, value: Value, hole: bool, around: &mut Around) {
-        let write = Write {
-            region,
-            value,
-            hole,
-            number: 0,
-            config: self
-                .view
-                .as_ref()
-                .map(|view| view.config)
-                .unwrap_or_default(),
-        };
-        if let Some(drive) = drive(around.drives, slice) {
-            drive.write(write, around.broken);
-        }
-    }
-
-    /// Asks what the slice being rebuilt lacks.
-    pub fn list(&mut self, around: &mut Around) -> Option<()> {
-        let leader = self.view.as_ref()?.leader;
-        self.reached(around)?;
-        let rebuild = self.rebuild.clone()?;
-        if rebuild.todo.is_some() {
-            return None;
-        }
-        if !self.writes.over(rebuild.after) && !around.broken.has(Broken::AskedTooEarly) {
-            return None;
-        }
-        let since = rebuild.task.since;
-        let source = around.drives.get(&leader)?;
-        let changed = source.places.iter().enumerate();
-        let changed =
-            changed.filter(|(_, place)| place.now.stamp >= since && place.now.stamp.0 > 0);
-        let mut todo: BTreeSet<_> = changed.map(|(at, _)| Region(at as u32)).collect();
-        if !around.broken.has(Broken::OwnHotSetIgnored) {
-            todo.extend(&rebuild.task.hot);
-        }
-        self.rebuild.as_mut()?.todo = Some(todo);
-        self.rebuilt_if_done(around);
-        Some(())
-    }
-
-    pub fn rebuild_next(&mut self, around: &mut Around) -> Option<()> {
-        let leader = self.view.as_ref()?.leader;
-        self.reached(around)?;
-        let rebuild = self.rebuild.as_ref()?;
-        let todo = rebuild.todo.as_ref()?;
-        let region = *todo.iter().find(|region| !self.locked(**region))?;
-        let target = rebuild.task.target;
-        let from = *around.drives.get(&leader)?.places.get(region.0 as usize)?;
-        self.copy(target, region, from.now.value, from.hole, around);
-        self.rebuild.as_mut()?.todo.as_mut()?.remove(&region);
-        self.rebuilt_if_done(around);
-        Some(())
-    }
-
-    fn rebuilt_if_done(&mut self, around: &mut Around) {
-        let done = |rebuild: &Rebuilding| rebuild.todo.as_ref().is_some_and(BTreeSet::is_empty);
-        if let Some(rebuild) = &self.rebuild
-            && done(rebuild)
-        {
-            self.tell(Event::Rebuilt(rebuild.task.target), around);
-        }
-    }
-
-    /// Before anything else is written to who gets a full copy.
-    fn empty(&self, task: &Rebuild, around: &mut Around) {
-        let full = task.since.0 == 0 && !around.broken.has(Broken::NotEmptied);
-        let id = Some(self.id);
-        let target = drive(around.drives, task.target);
-        if let Some(target) = target.filter(|target| full && target.admitted == id) {
-            let places = target.places.iter_mut();
-            places.for_each(|place| place.now = Chunk::default());
-        }
-    }
-
-    fn flush_one(&mut self, slice: SliceUid, around: &mut Around) {
-        let id = self.id;
-        if let Some(drive) = drive(around.drives, slice)
-            && drive.admitted == Some(id)
-            && self.live.contains(&slice)
-        {
-            drive.flush();
-            self.tell(Event::Flushed(slice), around);
-        }
-    }
-
-    /// A host's Flush, done by all members at once, and what the mirror tells with it.
-    pub fn flush(&mut self, checkpoints: bool, around: &mut Around) -> Option<()> {
-        let view = self.view.clone()?;
-        self.reached(around)?;
-        let told = std::mem::take(&mut self.equal);
-        for slice in &view.in_sync {
-            let drive = drive(around.drives, *slice)?;
-            if !around.broken.has(Broken::CheckpointWithoutFlush) {
-                drive.flush();
-            }
-            told.iter()
-                .filter(|region| !self.locked(**region))
-                .for_each(|r| drive.equal(*r));
-        }
-        self.writes.flushed(self.writes.complete());
-        let number = self.writes.checkpoint();
-        for slice in view.in_sync {
-            if checkpoints && number.0 > 0 {
-                self.send(slice, What::Checkpoint(number.0), around);
-            }
-        }
-        let safe = !around.broken.has(Broken::CheckpointWithoutFlush);
-        if safe && view.loss.is_none() || around.broken.has(Broken::LossNotTold) {
-            around.host.flushed();
-        }
-        Some(())
-    }
-
-    /// What a read of that member gives, if it is allowed.
-    pub fn read(
-        &self,
-        region: Region,
-        member: SliceUid,
-        drives: &Drives,
-        broken: &Breakage,
-    ) -> Option<Value> {
-        let allowed = self.core.access() != Access::Paused && self.live.contains(&member);
-        let unequal = self.unequal.contains(&region) && !broken.has(Broken::NotEqualFirst);
-        let locked = self.locked(region) && !broken.has(Broken::ReadsDoNotWait);
-        if !allowed || !self.readable.contains(&member) || unequal || locked {
-            return None;
-        }
-        let drive = drives.get(&member)?;
-        let mine = drive.admitted == Some(self.id) || broken.has(Broken::OldCommandsPass);
-        let place = drive.places.get(region.0 as usize)?;
-        mine.then_some(place.now.value)
-    }
-
-    /// Whether the members differ where hosts could see it.
-    pub fn differs(&self, drives: &Drives, regions: u8) -> bool {
-        let Some(view) = &self.view else { return false };
-        if self.core.access() != Access::Open || !self.ios.is_empty() {
-            return false;
-        }
-        let live = view
-            .in_sync
-            .iter()
-            .filter(|slice| self.live.contains(slice));
-        let members: Vec<_> = live.filter_map(|slice| drives.get(slice)).collect();
-        let mine = members.iter().all(|drive| drive.admitted == Some(self.id));
-        (0..regions)
-            .map(|region| Region(u32::from(region)))
-            .any(|region| {
-                let mut values = members
-                    .iter()
-                    .map(|drive| drive.places[region.0 as usize].now.value);
-                let first = values.next();
-                let same = values.all(|value| Some(value) == first);
-                mine && !self.unequal.contains(&region) && !same
-            })
     }
 }
 

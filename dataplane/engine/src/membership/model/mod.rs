@@ -5,15 +5,18 @@ mod broken;
 mod drive;
 mod engine;
 mod host;
+mod mirror;
 mod search;
+mod steps;
 mod variants;
 mod world;
 
 use crate::membership::Region;
 use broken::Breakage;
+use steps::{Memory, Pod, Step};
 use uuid::Uuid;
 use weft_spec::ids::SliceUid;
-use world::{Memory, Pod, Step, World};
+use world::World;
 
 /// A process of an engine.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

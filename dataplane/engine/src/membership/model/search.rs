@@ -1,6 +1,7 @@
 //! The searches.
 
-use super::world::{Step, World};
+use super::steps::Step;
+use super::world::World;
 use super::{Budget, Setup, Violation};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 use std::collections::BTreeMap;

@@ -181,3 +181,63 @@ fn a_host_with_paths_to_two_pairs_is_caught() {
     });
     caught(&[Broken::TwoPaths], setup, BACK);
 }
+
+#[test]
+fn writes_begun_while_a_record_is_on_its_way_are_caught() {
+    let setup = Setup::new(Budget {
+        losses: 1,
+        writes: 1,
+        ..NOTHING
+    });
+    let lost = |served: Script| served.then(Step::Lose(FIRST, slice(1)));
+    let late = |served: Script| {
+        let asked = lost(served).then(Step::GiveUp(FIRST, slice(1)));
+        asked.then(Step::Write(Region(0), false))
+    };
+    caught_after(late, &[Broken::Core(Rule::WritesHeld)], setup, CONFIG);
+}
+
+#[test]
+fn a_record_put_before_writes_have_ended_is_caught() {
+    let setup = Setup::new(Budget {
+        losses: 1,
+        writes: 1,
+        ..NOTHING
+    });
+    caught(&[Broken::Core(Rule::DrainedFirst)], setup, CONFIG);
+}
+
+#[test]
+fn a_record_superseded_by_one_that_is_not_higher_is_caught() {
+    let setup = Setup::new(Budget {
+        absences: 1,
+        ..TAKEOVER
+    });
+    // The second member is to go on alone, and hears of it late; then it is the first that does.
+    let crossed = |served: Script| {
+        let lost = served.then(Step::Lose(FIRST, slice(0)));
+        let asked = lost.then(Step::GiveUp(FIRST, slice(0)));
+        let half = asked
+            .then(Step::Deliver(slice(2), 0))
+            .then(Step::Lose(FIRST, slice(1)));
+        let back = half
+            .then(Step::GiveUp(FIRST, slice(1)))
+            .then(Step::Connect(FIRST, slice(0)));
+        back.settled_without(1)
+    };
+    let broken = [Broken::Core(Rule::HigherConfig), Broken::RecordsUnordered];
+    caught_after(crossed, &broken, setup, STALE);
+}
+
+#[test]
+fn a_slice_without_a_record_that_is_copied_in_part_is_caught() {
+    let setup = Setup {
+        blanked: 1,
+        ..Setup::new(Budget {
+            blanks: 1,
+            writes: 1,
+            ..NOTHING
+        })
+    };
+    caught(&[Broken::Core(Rule::UnknownIsCopied)], setup, UNEQUAL);
+}

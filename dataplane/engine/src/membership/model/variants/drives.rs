@@ -184,3 +184,13 @@ fn holes_forgotten_while_somebody_lacks_them_are_caught() {
     };
     caught_after(freed, &[Broken::HolesForgotten], setup, UNEQUAL);
 }
+
+#[test]
+fn a_fence_that_lets_older_commands_pass_lets_two_engines_acknowledge() {
+    let setup = Setup::new(Budget {
+        kills: 0,
+        ..TAKEOVER
+    });
+    let broken = [Broken::OldCommandsPass, Broken::AnyConfig];
+    caught(&broken, setup, TWO);
+}

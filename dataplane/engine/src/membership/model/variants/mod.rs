@@ -8,13 +8,14 @@ mod start;
 
 use super::broken::{Breakage, Broken};
 use super::search::{holds, names, search};
-use super::world::{Memory, Pod, Step};
+use super::steps::{Memory, Pod, Step};
 use super::{Budget, FIRST, ProcessId, Script, Setup, slice};
 use crate::membership::Region;
 use crate::membership::rules::Rule;
 
 const LOST: &str = "no acknowledged write is lost";
 const BACK: &str = "a read never goes back in time";
+const TWO: &str = "no two engines acknowledge in overlapping terms";
 const STALE: &str = "no stale member becomes a source";
 const UNEQUAL: &str = "members are equal after a drain";
 const FALSE_LOSS: &str = "a loss is told only if there is one";
