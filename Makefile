@@ -39,13 +39,17 @@ full: test ## make test, fuzzing, what takes long on a cluster, and the lab's ow
 	sh e2e/beside.sh 'sh e2e/stage.sh "fuzz: every decoder" $(MAKE) fuzz' \
 	  sh e2e/stage.sh "cluster tier, the long ones: figures, growth" $(MAKE) long
 	sh e2e/stage.sh "guest tier: a hundred reconnects" $(MAKE) reconnects
+	sh e2e/stage.sh "models: the membership in wider bounds" $(MAKE) models
 	sh e2e/stage.sh "lab: brought up, killed, taken down" $(MAKE) machine
 
 recoveries: ## 100,000 recoveries of the slice store after deaths and power cuts (minutes)
 	WEFT_RECOVERIES=$(RECOVERIES) $(CARGO) test --locked -p weft-drive --lib -- \
 	  --ignored --exact store::tests::crash::as_many_recoveries_as_are_asked_for_lose_nothing --nocapture
 
-soak: ## a million of them
+models: ## the membership's model in bounds that take minutes to search, and long ways through it at random
+	$(CARGO) test --locked -p weft-engine --lib -- --ignored membership::model --nocapture
+
+soak: ## a million recoveries
 	$(MAKE) recoveries RECOVERIES=1000000
 
 fuzz: ## fuzzes every decoder for 60 s (WEFT_FUZZ_SECONDS); needs a C++ compiler

@@ -161,6 +161,11 @@ impl Writes {
         self.held = false;
     }
 
+    /// Lets none begin. Those in flight go on, and hosts are told of those that complete.
+    pub fn hold(&mut self) {
+        self.held = true;
+    }
+
     /// For [`super::Action::Reconnected`]: the writes to be sent to the slice again.
     pub fn unanswered(&self, slice: SliceUid) -> Vec<WriteNumber> {
         let waits = |write: &&Pending| write.waits.contains(&slice);
