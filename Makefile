@@ -14,7 +14,7 @@ CLUSTER ?= --lib --bins --test t1_tour --test t2_raw_block --test t3_kills --tes
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo down test check unit local guest reconnects cluster long machine fuzz recoveries soak full idle bench crds images tools packages deny lab toolchain binaries
+.PHONY: help demo down test check unit local guest reconnects cluster long machine fuzz recoveries models soak full idle bench crds images tools packages deny lab toolchain binaries
 
 help: ## list these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

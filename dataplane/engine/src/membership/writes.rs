@@ -156,14 +156,10 @@ impl Writes {
         self.pending.iter().map(|write| write.number).collect()
     }
 
-    /// Lets writes begin again.
+    /// Lets writes begin again. Whoever begins them asks [`super::Access`] first: it may be paused
+    /// meanwhile.
     pub fn open(&mut self) {
         self.held = false;
-    }
-
-    /// Lets none begin. Those in flight go on, and hosts are told of those that complete.
-    pub fn hold(&mut self) {
-        self.held = true;
     }
 
     /// For [`super::Action::Reconnected`]: the writes to be sent to the slice again.

@@ -171,7 +171,7 @@ impl Engine {
                     self.rebuild = Some(Rebuilding { task, after, todo });
                 }
                 Action::Access(Access::Open) => self.open(around),
-                Action::Access(_) => self.writes.hold(),
+                Action::Access(_) => {}
                 Action::Read(_) if around.broken.has(Broken::FailedMemberRead) => {}
                 Action::Read(readers) => self.readable = readers,
                 Action::Admit(generation) => {
