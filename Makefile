@@ -16,7 +16,7 @@ CLUSTER ?= --lib --bins --test t1_tour --test t2_raw_block --test t3_kills --tes
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo down test check unit local faults guest reconnects cluster long machine fuzz recoveries soak full idle bench crds images tools packages deny lab toolchain binaries
+.PHONY: help demo down test check unit local faults guest reconnects cluster long machine fuzz recoveries models soak full idle bench crds images tools packages deny lab toolchain binaries
 
 help: ## list these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,13 +41,17 @@ test: packages ## all that CI runs: check, recoveries, local, guest and cluster 
 full: test ## make test, what takes long on a cluster, and the lab's own tests (it leaves nothing behind)
 	sh e2e/stage.sh "cluster tier, the long ones: figures, growth" $(MAKE) long
 	sh e2e/stage.sh "guest tier: a hundred reconnects" $(MAKE) reconnects
+	sh e2e/stage.sh "models: the membership in wider bounds" $(MAKE) models
 	sh e2e/stage.sh "lab: brought up, killed, taken down" $(MAKE) machine
 
 recoveries: ## 100,000 recoveries of the slice store after deaths and power cuts (minutes)
 	WEFT_RECOVERIES=$(RECOVERIES) $(CARGO) test --locked -p weft-drive --lib -- \
 	  --ignored --exact store::tests::crash::as_many_recoveries_as_are_asked_for_lose_nothing --nocapture
 
-soak: ## a million of them
+models: ## the membership's model in bounds that take minutes to search, and long ways through it at random
+	$(CARGO) test --locked -p weft-engine --lib -- --ignored membership::model --nocapture
+
+soak: ## a million recoveries
 	$(MAKE) recoveries RECOVERIES=1000000
 
 fuzz: ## fuzzes every decoder for 60 s (WEFT_FUZZ_SECONDS); needs a C++ compiler

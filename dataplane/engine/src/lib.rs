@@ -6,6 +6,7 @@
 //! | file | what | waits |
 //! | --- | --- | --- |
 //! | [`plan`] | events in, actions out: inspect, fence, record, serve, park | no |
+//! | [`membership`] | events in, actions out: which slices are in-sync, who may say so | no |
 //! | [`document`] | whether a newer document may replace the present one | no |
 //! | [`status`] | what is reported, computed from what was observed | no |
 //! | [`stack`], [`layers`] | the layers that the document asks for, as one `Disk` | |

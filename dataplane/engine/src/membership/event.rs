@@ -157,7 +157,7 @@ pub struct Rebuild {
 /// What hosts may do.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Access {
-    /// Nothing: hosts wait.
+    /// Nothing: hosts wait. An answer to a read that comes now is not passed on.
     Paused,
     /// Read; writes and Flushes wait.
     Held,

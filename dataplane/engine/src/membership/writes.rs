@@ -156,7 +156,8 @@ impl Writes {
         self.pending.iter().map(|write| write.number).collect()
     }
 
-    /// Lets writes begin again.
+    /// Lets writes begin again. Whoever begins them asks [`super::Access`] first: it may be paused
+    /// meanwhile.
     pub fn open(&mut self) {
         self.held = false;
     }

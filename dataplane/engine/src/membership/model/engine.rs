@@ -61,8 +61,8 @@ pub struct Engine {
     draining: bool,
     resending: bool,
     pub met_newer: bool,
-    /// What its leader had when it took over.
-    pub found: Vec<Value>,
+    /// What its leader had when it began to serve.
+    pub found: Option<Vec<Value>>,
 }
 
 /// What an engine touches beside itself.
@@ -71,7 +71,7 @@ pub struct Around<'a> {
     pub host: &'a mut Host,
     pub violations: &'a mut BTreeSet<Violation>,
     pub broken: &'a Breakage,
-    /// Greatest pair of another engine that serves, and what it found when it took over.
+    /// Greatest pair of another engine that has served, and what it found when it began to.
     pub newest: Option<(FencePair, Vec<Value>)>,
     /// A person has accepted whatever is lost.
     pub forced: bool,
@@ -100,7 +100,7 @@ impl Engine {
             draining: false,
             resending: false,
             met_newer: false,
-            found: Vec::new(),
+            found: None,
         };
         engine.perform(actions, around);
         engine
@@ -170,7 +170,7 @@ impl Engine {
                     let todo = None;
                     self.rebuild = Some(Rebuilding { task, after, todo });
                 }
-                Action::Access(Access::Open) => self.writes.open(),
+                Action::Access(Access::Open) => self.open(around),
                 Action::Access(_) => {}
                 Action::Read(_) if around.broken.has(Broken::FailedMemberRead) => {}
                 Action::Read(readers) => self.readable = readers,
@@ -181,6 +181,18 @@ impl Engine {
                 }
                 Action::Park | Action::StartAgain => {}
             }
+        }
+    }
+
+    fn open(&mut self, around: &mut Around) {
+        self.writes.open();
+        if self.found.is_none() {
+            let leader = self
+                .view
+                .as_ref()
+                .and_then(|view| around.drives.get(&view.leader));
+            let places = leader.iter().flat_map(|leader| &leader.places);
+            self.found = Some(places.map(|place| place.now.value).collect());
         }
     }
 
@@ -254,9 +266,6 @@ impl Engine {
             self.readable.clone_from(&view.in_sync);
         }
         if first {
-            let leader = around.drives.get(&view.leader);
-            let places = leader.iter().flat_map(|leader| &leader.places);
-            self.found = places.map(|place| place.now.value).collect();
             self.check_leader(&view, around);
         }
         for slice in &view.in_sync {

@@ -152,10 +152,7 @@ impl World {
     ) -> Option<(&'a mut Engine, Around<'a>)> {
         let others = self.engines.iter().flatten();
         let others = others.filter(|engine| engine.id != id && engine.serving());
-        let newest = others.filter_map(|engine| {
-            let found = engine.view.is_some().then(|| engine.found.clone());
-            Some((engine.core.pair(), found?))
-        });
+        let newest = others.filter_map(|engine| Some((engine.core.pair(), engine.found.clone()?)));
         let newest = newest.max();
         let engine = self.engines.get_mut(usize::from(id.0))?.as_mut()?;
         let engine = Arc::make_mut(engine);
