@@ -100,7 +100,8 @@ pub enum Action {
     Put(SliceUid, Box<RecordSwap>),
     /// Make the generation durable at the slice.
     Mark(SliceUid, DocumentGeneration),
-    /// Begin no write; nothing is written any more to slices that are not named. Answered by
+    /// Begin no write; nothing is written any more to slices that are not named, and what they still
+    /// answer, refusals among it, counts for nothing. Answered by
     /// [`Event::Drained`], unless a later one or [`Action::Adopt`] takes its place.
     Drain(Vec<SliceUid>),
     /// Flush the slice, after everything that was written to it.

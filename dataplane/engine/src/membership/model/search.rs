@@ -128,6 +128,9 @@ pub fn names() -> Vec<&'static str> {
         .collect()
 }
 
+/// Where a way at random ends at the latest.
+const LONGEST: usize = 1000;
+
 /// One long way at random, until nothing more can happen or something is wrong.
 pub fn wander(setup: &Setup, first: World, seed: u64) -> usize {
     let mut random = seed.wrapping_mul(2).wrapping_add(1);
@@ -137,7 +140,7 @@ pub fn wander(setup: &Setup, first: World, seed: u64) -> usize {
         let mut steps = Vec::new();
         world.steps(setup, &mut steps);
         let next = loop {
-            if steps.is_empty() {
+            if steps.is_empty() || way.len() == LONGEST {
                 return way.len();
             }
             // The generator of Knuth's MMIX; its upper half is random enough to choose by.

@@ -324,7 +324,10 @@ impl World {
         }
         let (engine, mut around) = self.with(by, broken)?;
         if !done {
-            if matches!(command.what, What::Write(_)) {
+            // Who was being rebuilt may have been let go with the write still on its way.
+            let member = |view: &crate::membership::View| view.in_sync.contains(&slice);
+            let member = engine.view.as_ref().is_some_and(member);
+            if member && matches!(command.what, What::Write(_)) {
                 around.violations.insert(Violation::WrongConfig);
             }
             return Some(());

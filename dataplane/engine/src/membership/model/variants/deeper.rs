@@ -4,7 +4,7 @@ use super::super::search::wander;
 use super::*;
 
 /// Ways at random for each of the bounds.
-const WAYS: u64 = 5_000;
+const WAYS: u64 = 2_000;
 
 /// Bounds that together let everything happen.
 fn bounds() -> Vec<(&'static str, Setup)> {
