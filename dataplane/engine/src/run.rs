@@ -1,8 +1,9 @@
 //! The engine's loop: waits for what happens, gives it to the plan, does what the plan says.
 
+mod control;
 mod many;
 
-use crate::control::{EngineHandler, Put};
+use crate::control::Put;
 use crate::document::DocumentError;
 use crate::gate::{Door, HostGate};
 use crate::members::{self, Members};
@@ -12,6 +13,7 @@ use crate::stack;
 use crate::status::{self, Wire, Wires};
 
 use anyhow::Context;
+use control::Control;
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -21,15 +23,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 use weft_block::Disk;
-use weft_control::client::Client;
-use weft_control::tls::{self, Identity};
-use weft_control::{push, server};
-use weft_spec::control::ControlLink;
 use weft_spec::engine::{EngineDocument, EngineStatus};
-use weft_spec::ids::{DocumentGeneration, FencePair, VolumeUid};
+use weft_spec::ids::{DocumentGeneration, FencePair};
 use weft_transport::{AnaState, ConnectOptions, Limits, PathState, ReconnectingDisk, RemoteDisk};
 
 /// Pause before the second inspection in a row, doubled up to the longest.
@@ -37,8 +34,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Documents that wait for the loop; the operator puts one at a time.
 const PUTS: usize = 4;
-/// How long an engine that ends tries to deliver its last word.
-const LAST_WORD: Duration = Duration::from_secs(3);
 
 /// How an engine ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -505,61 +500,6 @@ impl Pauses {
         let pause = self.next;
         self.next = (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
         pause
-    }
-}
-
-/// Both ends of the control link, while they run.
-struct Control {
-    push: JoinHandle<()>,
-    _server: AbortOnDropHandle<()>,
-}
-
-impl Control {
-    fn start(
-        link: &ControlLink,
-        volume: VolumeUid,
-        status: &watch::Sender<EngineStatus>,
-        puts: mpsc::Sender<Put>,
-    ) -> anyhow::Result<Self> {
-        let identity = Identity {
-            certificate: link.certificate.clone(),
-            key: link.key.clone(),
-        };
-        let client = Client::new(&identity, &link.operator_certificate, link.operator.clone())?;
-        let path = format!("/status/engine/{volume}");
-        let push = tokio::spawn(push::run(client, path, status.subscribe()));
-        let handler = Arc::new(EngineHandler {
-            operator: tls::fingerprint(&link.operator_certificate)?,
-            status: status.subscribe(),
-            puts,
-        });
-        let port = link.port;
-        let server = tokio::spawn(async move {
-            let served = match listen(port).await {
-                Ok(listener) => server::serve(listener, &identity, handler)
-                    .await
-                    .map_err(Into::into),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = served {
-                tracing::error!(
-                    port,
-                    error = format!("{error:#}"),
-                    "no control link; the operator cannot reach this engine"
-                );
-            }
-        });
-        Ok(Self {
-            push,
-            _server: AbortOnDropHandle::new(server),
-        })
-    }
-
-    /// Delivers the last status, if the operator takes it in time. The server goes with `self`.
-    async fn end(self) {
-        if tokio::time::timeout(LAST_WORD, self.push).await.is_err() {
-            tracing::warn!("the operator has not taken the last status");
-        }
     }
 }
 
