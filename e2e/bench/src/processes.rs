@@ -2,19 +2,17 @@
 
 use crate::cores::on_target;
 use crate::target;
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use rustix::process::Pid;
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+
 use weft_e2e_local::process::{Process, Role};
 use weft_e2e_local::setup::Setup;
+use weft_e2e_local::wait::until_async;
 use weft_spec::engine::Stack;
 use weft_transport::{ConnectOptions, RemoteDisk};
-
-/// For a process to serve.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// This program again, in another part; dies with this.
 pub struct Part {
@@ -159,14 +157,14 @@ impl Drive {
 /// Connects once the other end serves.
 async fn patiently(mut options: ConnectOptions) -> anyhow::Result<RemoteDisk> {
     options.keep_alive_ms = 0;
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match RemoteDisk::connect(options.clone()).await {
-            Ok(disk) => return Ok(disk),
-            Err(error) => ensure!(Instant::now() < until, "{}: {error}", options.address),
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let address = options.address;
+    // It listens only when it serves.
+    until_async(&format!("a target at {address}"), || {
+        TcpStream::connect(address).ok()
+    })
+    .await;
+    let connected = RemoteDisk::connect(options).await;
+    connected.with_context(|| address.to_string())
 }
 
 /// A port that nothing listens on now.

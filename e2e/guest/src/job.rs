@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::kernel::kernel;
 use crate::machine::{INIT_SCRIPT, Link, Machine};
@@ -166,8 +169,10 @@ impl Running {
 
     /// Waits for the end; a guest that takes too long is killed, which is an error.
     pub fn wait(mut self) -> Result<Report> {
+        let child = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())?;
         while !self.is_over() {
-            if Instant::now() > self.end {
+            let left = self.end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
                 self.kill()?;
                 let report = self.report();
                 bail!(
@@ -176,7 +181,13 @@ impl Running {
                     report.out
                 );
             }
-            std::thread::sleep(Duration::from_millis(20));
+            match poll(
+                &mut [PollFd::new(&child, PollFlags::IN)],
+                Some(&left.try_into()?),
+            ) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(self.report())
     }

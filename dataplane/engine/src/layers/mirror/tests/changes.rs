@@ -208,9 +208,9 @@ async fn it_says_when_it_has_gone_idle() {
     let rig = Rig::new(1);
     let quiet = Duration::from_secs(1);
     let mirror = rig.mirror.clone();
-    let idle = tokio::spawn(async move { mirror.gone_idle(quiet).await });
-    tokio::time::sleep(10 * quiet).await;
-    assert!(!idle.is_finished(), "nothing was written");
+    let mut idle = tokio::spawn(async move { mirror.gone_idle(quiet).await });
+    let early = timeout(10 * quiet, &mut idle).await;
+    assert!(early.is_err(), "nothing was written");
     rig.write(0, 1).await.unwrap();
     timeout(2 * quiet, idle).await.unwrap().unwrap();
 }
