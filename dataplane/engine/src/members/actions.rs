@@ -3,7 +3,7 @@
 use super::assembly::{Assembly, Composed, End, Happened};
 use super::link;
 use super::weave::{REGION, spans};
-use crate::layers::mirror::{ComposeError, Hold, Span};
+use crate::layers::mirror::{ComposeError, Hold, Mirror, Span};
 use crate::membership::{self, Access, Action, Event, Region, Testimony};
 use crate::rebuild::{Frontier, Limits, Options, Rebuild, RemoteSlice, Slice, Source};
 use crate::slice_link::canonical;
@@ -99,9 +99,10 @@ impl Assembly {
                 options.keep_alive_ms = KEEP_ALIVE_MS;
                 match RemoteDisk::connect(options).await {
                     Ok(disk) => {
-                        if let Ok((testimony, peer)) = link::testify(&way, &disk).await {
+                        let asked = Arc::new(RemoteSlice::new(Arc::new(disk), REGION));
+                        if let Ok((testimony, peer)) = link::testify(&way, &asked).await {
                             let peer = canonical(peer);
-                            return Happened::Connected(slice, Box::new(disk), testimony, peer);
+                            return Happened::Connected(slice, asked, testimony, peer);
                         }
                     }
                     Err(error) if error.is_invalid_host() => {
@@ -136,14 +137,12 @@ impl Assembly {
     where
         F: Future<Output = Result<Event, weft_block::DiskError>> + Send + 'static,
     {
-        let Some(disk) = self.disk(slice) else { return };
-        let done = what(disk);
-        self.tasks.spawn(async move {
-            match done.await {
-                Ok(event) => Happened::Event(event),
-                Err(error) => Happened::Failed(slice, error),
-            }
-        });
+        let Some(link) = self.links.get(&slice) else {
+            return;
+        };
+        let (done, serial) = (what(link.slice.disk().clone()), link.serial);
+        self.tasks
+            .spawn(async move { Happened::Done(slice, serial, done.await) });
     }
 }
 
@@ -167,14 +166,14 @@ impl Assembly {
     fn begin_rebuilds(&mut self) {
         for wanted in std::mem::take(&mut self.rebuilds) {
             let slice = wanted.target;
-            let Some(target) = self.disk(slice) else {
+            let Some(target) = self.asked(slice) else {
                 continue;
             };
             tracing::info!(%slice, since = wanted.since.0, "brings a slice up to date");
             let options = Options {
                 target: slice,
-                disk: target.clone(),
-                asked: asked(target),
+                disk: target.disk().clone(),
+                asked: target,
                 sources: self.sources(),
                 others_away: self.others_away(slice),
                 limits: Limits::default(),
@@ -201,7 +200,7 @@ impl Assembly {
         let mut members = self.weave.members().to_vec();
         members.sort_by_key(|slice| Some(*slice) != self.weave.leader());
         let source = |slice| {
-            let asked = asked(self.disk(slice)?);
+            let asked = self.asked(slice)?;
             Some(Source { slice, asked })
         };
         members.into_iter().filter_map(source).collect()
@@ -241,7 +240,7 @@ impl Assembly {
     fn compose(&mut self) -> Vec<Action> {
         let disks = self.links.iter();
         let disks: BTreeMap<_, Arc<dyn Disk>> = disks
-            .map(|(slice, link)| (*slice, link.disk.clone() as Arc<dyn Disk>))
+            .map(|(slice, link)| (*slice, link.slice.disk().clone() as Arc<dyn Disk>))
             .collect();
         let Some((composition, unequal)) = self.weave.take(&disks, &self.readers) else {
             return Vec::new();
@@ -283,43 +282,44 @@ impl Assembly {
             Happened::Resent(composed)
         });
         if !unequal.is_empty() {
-            let mirror = self.mirror.clone();
-            self.tasks.spawn(async move {
-                while mirror.make_equal().await {}
-                match mirror.flush().await {
-                    Ok(()) => Happened::Equal(unequal),
-                    Err(error) => {
-                        tracing::warn!(%error, "regions made equal are not durable; they stay hot");
-                        Happened::Equal(Vec::new())
-                    }
-                }
-            });
+            let members = self.weave.members().iter();
+            let members = members.filter_map(|slice| self.asked(*slice)).collect();
+            let equal = make_equal(self.mirror.clone(), members, unequal, size);
+            self.tasks.spawn(equal);
         }
     }
 
-    /// Lets the drives forget that these regions might differ.
-    pub(super) fn tell_equal(&mut self, regions: &[Region]) {
-        for slice in self.weave.members().to_vec() {
-            let Some(disk) = self.disk(slice) else {
-                continue;
-            };
-            let regions = regions.to_vec();
-            // One that does not hear it keeps them hot, which costs time at its next start.
-            tokio::spawn(async move {
-                if let Err(error) = link::regions_equal(&disk, &regions).await {
-                    tracing::debug!(%slice, %error, "regions stay hot");
-                }
-            });
-        }
-    }
-
-    fn disk(&self, slice: SliceUid) -> Option<Arc<RemoteDisk>> {
-        self.links.get(&slice).map(|link| link.disk.clone())
+    fn asked(&self, slice: SliceUid) -> Option<Arc<RemoteSlice>> {
+        self.links.get(&slice).map(|link| link.slice.clone())
     }
 }
 
-fn asked(disk: Arc<RemoteDisk>) -> Arc<dyn Slice> {
-    Arc::new(RemoteSlice::new(disk, REGION))
+/// Makes regions equal and lets their drives forget that they might differ. With each kept for the
+/// moment: a change that only some of the members have would else be forgotten.
+async fn make_equal(
+    mirror: Arc<Mirror>,
+    members: Vec<Arc<RemoteSlice>>,
+    regions: Vec<Region>,
+    size: u64,
+) -> Happened {
+    while mirror.make_equal().await {}
+    for region in regions {
+        let Some(span) = spans(&[region], size).next() else {
+            continue;
+        };
+        let _kept = mirror.keep(span).await;
+        if let Err(error) = mirror.flush().await {
+            tracing::warn!(%error, "regions made equal are not durable; they stay hot");
+            break;
+        }
+        for member in &members {
+            // One that does not hear it keeps the region hot, which costs time at its next start.
+            if let Err(error) = member.equal(&[region]).await {
+                tracing::debug!(%error, "a region stays hot");
+            }
+        }
+    }
+    Happened::Equal
 }
 
 /// Asks until there is an answer.

@@ -3,9 +3,8 @@
 
 use super::weave::Weave;
 use crate::layers::mirror::{Flow, Mirror, Report};
-use crate::membership::{
-    Access, Action, Assignment, Event, Membership, Phase, Rebuild, Region, Testimony,
-};
+use crate::membership::{Access, Action, Assignment, Event, Membership, Phase, Rebuild, Testimony};
+use crate::rebuild::RemoteSlice;
 use crate::slice_link::canonical;
 use crate::way::Way;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +19,6 @@ use tokio_util::task::AbortOnDropHandle;
 use weft_block::{DiskError, ErrorKind};
 use weft_spec::drive::{Config, SliceRecord};
 use weft_spec::ids::{DocumentGeneration, FencePair, SliceUid};
-use weft_transport::RemoteDisk;
 
 /// How long a member may be away before the others go on without it. A bound on the pause that a
 /// host sees, never on what is safe.
@@ -138,8 +136,8 @@ fn told(membership: &Membership) -> State {
 pub(super) struct Serial(u64);
 
 pub(super) struct Link {
-    pub(super) disk: Arc<RemoteDisk>,
-    serial: Serial,
+    pub(super) slice: Arc<RemoteSlice>,
+    pub(super) serial: Serial,
     seen_by_drive: SocketAddr,
 }
 
@@ -154,19 +152,19 @@ pub(super) struct Composed(pub(super) u64);
 pub(super) enum Happened {
     Event(Event),
     /// With the address of this end as the drive sees it.
-    Connected(SliceUid, Box<RemoteDisk>, Testimony, SocketAddr),
+    Connected(SliceUid, Arc<RemoteSlice>, Testimony, SocketAddr),
     /// That association is lost.
     Closed(SliceUid, Serial),
     /// Nobody waits any longer for who has had no association since then.
     Patience(SliceUid, Serial),
-    /// What a slice did not do over its association.
-    Failed(SliceUid, DiskError),
+    /// What came of what a slice was asked for over that association.
+    Done(SliceUid, Serial, Result<Event, DiskError>),
     /// All that had to be sent again under that composition is done.
     Resent(Composed),
     /// A slice was brought up to date, or was not.
     Rebuilt(SliceUid, Copied, bool),
-    /// These are the same on all members, and flushed.
-    Equal(Vec<Region>),
+    /// What might have differed is the same on all members, and they know.
+    Equal,
     /// The mirror has told something.
     Mirror,
     Assigned(Box<(Assignment, Vec<Way>)>),
@@ -242,9 +240,9 @@ impl Assembly {
     fn apply(&mut self, happened: Happened) -> Vec<Action> {
         match happened {
             Happened::Event(event) => self.membership.step(event),
-            Happened::Connected(slice, disk, testimony, peer) => {
-                self.keep(slice, *disk, peer);
-                self.membership.step(Event::Promised(slice, testimony))
+            Happened::Connected(uid, slice, testimony, peer) => {
+                self.keep(uid, slice, peer);
+                self.membership.step(Event::Promised(uid, testimony))
             }
             Happened::Closed(slice, serial) if self.serial_of(slice) == Some(serial) => {
                 self.lose(slice)
@@ -254,12 +252,17 @@ impl Assembly {
             {
                 self.membership.step(Event::GivenUp(slice))
             }
-            Happened::Failed(slice, error) if error.kind() == ErrorKind::Fenced => {
+            Happened::Done(slice, _, Err(error)) if error.kind() == ErrorKind::Fenced => {
                 self.membership.step(Event::Fenced(slice))
             }
-            Happened::Failed(slice, error) => {
-                tracing::warn!(%slice, %error, "a slice did not do what its engine asked for");
-                self.lose(slice)
+            Happened::Done(slice, serial, done) if self.serial_of(slice) == Some(serial) => {
+                match done {
+                    Ok(event) => self.membership.step(event),
+                    Err(error) => {
+                        tracing::warn!(%slice, %error, "a slice did not do what it was asked for");
+                        self.lose(slice)
+                    }
+                }
             }
             Happened::Resent(composed) if composed == self.composed => {
                 self.membership.step(Event::Resent)
@@ -272,14 +275,15 @@ impl Assembly {
                 actions.extend(self.membership.step(Event::GivenUp(slice)));
                 actions
             }
-            Happened::Equal(regions) => {
-                self.tell_equal(&regions);
-                Vec::new()
-            }
             Happened::Mirror => self.mirror_told(),
             Happened::Assigned(next) => {
                 let (assignment, ways) = *next;
-                self.ways = by_slice(ways);
+                let before = std::mem::replace(&mut self.ways, by_slice(ways));
+                let slices: Vec<_> = self.ways.keys().copied().collect();
+                let new = slices
+                    .into_iter()
+                    .filter(|slice| !before.contains_key(slice));
+                new.for_each(|slice| self.be_patient(slice));
                 self.membership.step(Event::Assigned(assignment))
             }
             Happened::Fenced => {
@@ -290,6 +294,8 @@ impl Assembly {
             }
             // Of what is not any more.
             Happened::Closed(..)
+            | Happened::Done(..)
+            | Happened::Equal
             | Happened::Patience(..)
             | Happened::Resent(_)
             | Happened::Rebuilt(..) => Vec::new(),
@@ -306,21 +312,20 @@ impl Assembly {
     }
 
     /// An association of a slice that promises.
-    fn keep(&mut self, slice: SliceUid, disk: RemoteDisk, seen_by_drive: SocketAddr) {
+    fn keep(&mut self, uid: SliceUid, slice: Arc<RemoteSlice>, seen_by_drive: SocketAddr) {
         self.serial.0 += 1;
         let serial = self.serial;
-        let closed = disk.closed();
+        let closed = slice.disk().closed();
         self.tasks.spawn(async move {
             closed.await;
-            Happened::Closed(slice, serial)
+            Happened::Closed(uid, serial)
         });
-        let disk = Arc::new(disk);
         let link = Link {
-            disk,
+            slice,
             serial,
             seen_by_drive,
         };
-        self.links.insert(slice, link);
+        self.links.insert(uid, link);
     }
 
     /// The association does not count any more; what was sent over it has no answer.
@@ -328,7 +333,7 @@ impl Assembly {
         if let Some(link) = self.links.remove(&slice) {
             self.tasks.spawn(async move {
                 // Nothing of it may still be done when there is another.
-                link.disk.disconnect().await;
+                link.slice.disk().disconnect().await;
                 Happened::Closed(slice, link.serial)
             });
         }
@@ -393,9 +398,9 @@ impl Assembly {
     pub(super) fn publish(&mut self) {
         let wire = |(slice, link): (&SliceUid, &Link)| {
             let wire = Wire {
-                local: canonical(link.disk.local()),
+                local: canonical(link.slice.disk().local()),
                 seen_by_drive: link.seen_by_drive,
-                identity: link.disk.subsystem().to_owned(),
+                identity: link.slice.disk().subsystem().to_owned(),
             };
             (*slice, wire)
         };

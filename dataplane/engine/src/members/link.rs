@@ -1,22 +1,24 @@
 //! What a slice is asked beside its bytes (`docs/protocol.md`, *Vendor
 //! specific admin commands of a slice*).
 
-use crate::membership::{Region, Testimony};
+use super::weave::REGION;
+use crate::membership::Testimony;
+use crate::rebuild::{RemoteSlice, hot_set};
 use crate::way::Way;
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use weft_block::DiskError;
 use weft_spec::drive::{
-    Answer, DocumentMark, Question, RecordAnswer, RecordSwap, RegionsEqual, SliceInspection,
-    VENDOR_ANSWER, VENDOR_ASK, VENDOR_GET_RECORD, VENDOR_INSPECT, VENDOR_PUT_GENERATION,
-    VENDOR_PUT_RECORD, VENDOR_REGIONS_EQUAL,
+    DocumentMark, RecordAnswer, RecordSwap, SliceInspection, VENDOR_GET_RECORD, VENDOR_INSPECT,
+    VENDOR_PUT_GENERATION, VENDOR_PUT_RECORD,
 };
 use weft_spec::ids::DocumentGeneration;
 use weft_transport::{ConnectError, RemoteDisk};
 
-/// Room for an answer.
+/// Room for an answer: some 1,600 chunks.
 const ANSWER_LENGTH: u32 = 64 << 10;
 
 /// Why a slice could not be asked.
@@ -34,25 +36,21 @@ pub enum LinkError {
     /// Another slice answers there.
     #[error("slice {} of volume {} answers there", .0.slice, .0.volume)]
     Other(Box<SliceInspection>),
-    /// The answer is to another question.
-    #[error("the drive answers another question")]
-    Question,
 }
 
 /// Asks over an association of its own, which raises nothing.
 pub async fn inspect(way: &Way) -> Result<Testimony, LinkError> {
     let association = way.inspecting().await?;
-    let testimony = testify(way, &association).await;
-    association.disconnect().await;
+    let slice = RemoteSlice::new(Arc::new(association), REGION);
+    let testimony = testify(way, &slice).await;
+    slice.disk().disconnect().await;
     Ok(testimony?.0)
 }
 
 /// What the slice says of itself on this association, and the address of this end as its drive
 /// sees it.
-pub async fn testify(
-    way: &Way,
-    association: &RemoteDisk,
-) -> Result<(Testimony, SocketAddr), LinkError> {
+pub async fn testify(way: &Way, slice: &RemoteSlice) -> Result<(Testimony, SocketAddr), LinkError> {
+    let association = slice.disk();
     let inspection: SliceInspection = get(association, VENDOR_INSPECT).await?;
     if inspection.slice != way.member.slice || inspection.volume != way.volume {
         return Err(LinkError::Other(Box::new(inspection)));
@@ -65,24 +63,10 @@ pub async fn testify(
         fence: inspection.fence,
         record,
         incarnation,
-        hot: hot_set(association).await?,
+        hot: hot_set(slice).await?,
         generation: inspection.document_generation,
     };
     Ok((testimony, inspection.peer))
-}
-
-async fn hot_set(association: &RemoteDisk) -> Result<Vec<Region>, LinkError> {
-    let mut hot = Vec::new();
-    let mut from = Some(0);
-    while let Some(first) = from {
-        put(association, VENDOR_ASK, &Question::HotSet { from: first }).await?;
-        let Answer::HotSet { regions, next } = get(association, VENDOR_ANSWER).await? else {
-            return Err(LinkError::Question);
-        };
-        hot.extend(regions.iter().map(|hot| Region(hot.region)));
-        from = next;
-    }
-    Ok(hot)
 }
 
 /// Puts a record, if what is expected is there.
@@ -103,13 +87,16 @@ pub async fn mark(
     .await
 }
 
-/// Says that these regions are equal on all members and flushed there.
-pub async fn regions_equal(association: &RemoteDisk, regions: &[Region]) -> Result<(), DiskError> {
-    let regions = regions.iter().map(|region| region.0).collect();
-    put(association, VENDOR_REGIONS_EQUAL, &RegionsEqual { regions }).await
-}
-
-async fn put(association: &RemoteDisk, opcode: u8, body: &impl Serialize) -> Result<(), DiskError> {
+/// Puts the body of a vendor specific command.
+///
+/// # Errors
+///
+/// What the drive did not do.
+pub async fn put(
+    association: &RemoteDisk,
+    opcode: u8,
+    body: &impl Serialize,
+) -> Result<(), DiskError> {
     // Structs of numbers, names and lists of them.
     let body = serde_json::to_vec(body).unwrap_or_default();
     association.vendor_put(opcode, 0, Bytes::from(body)).await

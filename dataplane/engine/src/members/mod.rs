@@ -3,7 +3,7 @@
 //!
 //! | file | what | waits |
 //! | --- | --- | --- |
-//! | `link.rs` | how a slice is reached, and what it is asked beside its bytes | yes |
+//! | `link.rs` | what a slice is asked beside its bytes | yes |
 //! | `assembly.rs` | the one loop: what happened goes to the membership, what it wants is done | yes |
 //! | `actions.rs` | each action of the membership, done | no: its tasks do |
 //! | `weave.rs` | which composition of the mirror is wanted, and when it can be had | no |

@@ -2,7 +2,7 @@
 //! (`replication.md` rules 19 and 20).
 
 use super::run::{Rebuild, RebuildError};
-use super::slice::{RangeHash, RegionIndex};
+use super::slice::{RangeHash, Region};
 use crate::layers::mirror::{CHUNK, Kept, Span, Spans, runs};
 use bytes::Bytes;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,7 +16,7 @@ const ATTEMPTS: u32 = 2;
 /// A region of the target, and what of it is to be copied.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Piece {
-    pub region: RegionIndex,
+    pub region: Region,
     /// All of the region, as far as the volume goes.
     pub span: Span,
     pub todo: Spans,

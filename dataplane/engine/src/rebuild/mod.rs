@@ -37,4 +37,4 @@ pub use frontier::Frontier;
 pub use pace::{Limits, Progress, Stage};
 pub use remote::RemoteSlice;
 pub use run::{Options, Rebuild, RebuildError};
-pub use slice::{Changes, ChunkIndex, HotRegions, RangeHash, RegionIndex, Slice, Source};
+pub use slice::{Changes, ChunkIndex, HotRegions, RangeHash, Region, Slice, Source, hot_set};

@@ -1,10 +1,9 @@
 //! A slice at a drive, asked by vendor specific commands (`docs/protocol.md`).
 
-use super::slice::{Changes, ChunkIndex, HotRegions, RangeHash, RegionIndex, Slice};
+use super::slice::{Changes, ChunkIndex, HotRegions, RangeHash, Region, Slice};
 use crate::layers::mirror::Span;
+use crate::members::link::{self, LinkError};
 use async_trait::async_trait;
-use bytes::Bytes;
-use serde::Serialize;
 use std::sync::Arc;
 use tokio::sync::Mutex;
 use weft_block::{DiskError, ErrorKind};
@@ -13,12 +12,10 @@ use weft_spec::drive::{
 };
 use weft_transport::RemoteDisk;
 
-/// Room for an answer: some 1,600 chunks.
-const ANSWER: u32 = 64 << 10;
 /// Regions told at a time: 11 characters each, in at most 8192 bytes.
 const TOLD: usize = 512;
 
-/// A slice behind one association.
+/// A slice behind one association: one of these for each, or questions would take each other's place.
 pub struct RemoteSlice {
     disk: Arc<RemoteDisk>,
     region_size: u64,
@@ -38,20 +35,18 @@ impl RemoteSlice {
 
     async fn ask(&self, question: Question) -> Result<Answer, DiskError> {
         let _asking = self.asking.lock().await;
-        let put = self.disk.vendor_put(VENDOR_ASK, 0, body(&question)?);
-        put.await?;
-        let answer = self.disk.vendor_get(VENDOR_ANSWER, 0, ANSWER).await?;
-        let end = answer.iter().rposition(|byte| *byte != 0);
-        let json = answer.get(..end.map_or(0, |end| end + 1));
-        let read = serde_json::from_slice(json.unwrap_or_default());
-        read.map_err(|error| unexpected("cannot be read").caused_by(error))
+        link::put(&self.disk, VENDOR_ASK, &question).await?;
+        let answer = link::get(&self.disk, VENDOR_ANSWER).await;
+        answer.map_err(|error| match error {
+            LinkError::Command(error) => error,
+            error => unexpected("cannot be read").caused_by(error),
+        })
     }
-}
 
-fn body(what: &impl Serialize) -> Result<Bytes, DiskError> {
-    let json = serde_json::to_vec(what);
-    let json = json.map_err(|error| unexpected("was not asked").caused_by(error))?;
-    Ok(json.into())
+    /// Its bytes.
+    pub fn disk(&self) -> &Arc<RemoteDisk> {
+        &self.disk
+    }
 }
 
 fn unexpected(what: &str) -> DiskError {
@@ -88,11 +83,11 @@ impl Slice for RemoteSlice {
         }
     }
 
-    async fn hot(&self, from: RegionIndex) -> Result<HotRegions, DiskError> {
+    async fn hot(&self, from: Region) -> Result<HotRegions, DiskError> {
         match self.ask(Question::HotSet { from: from.0 }).await? {
             Answer::HotSet { regions, next } => Ok(HotRegions {
-                regions: regions.iter().map(|hot| RegionIndex(hot.region)).collect(),
-                next: next.map(RegionIndex),
+                regions: regions.iter().map(|hot| Region(hot.region)).collect(),
+                next: next.map(Region),
             }),
             _ => Err(unexpected("is to another question")),
         }
@@ -112,11 +107,11 @@ impl Slice for RemoteSlice {
         }
     }
 
-    async fn equal(&self, regions: &[RegionIndex]) -> Result<(), DiskError> {
+    async fn equal(&self, regions: &[Region]) -> Result<(), DiskError> {
         for some in regions.chunks(TOLD) {
             let regions = some.iter().map(|region| region.0).collect();
-            let told = body(&RegionsEqual { regions })?;
-            self.disk.vendor_put(VENDOR_REGIONS_EQUAL, 0, told).await?;
+            let told = RegionsEqual { regions };
+            link::put(&self.disk, VENDOR_REGIONS_EQUAL, &told).await?;
         }
         Ok(())
     }

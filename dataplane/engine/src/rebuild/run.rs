@@ -3,7 +3,7 @@
 use super::copy::Piece;
 use super::frontier::Frontier;
 use super::pace::{Limits, Progress, Stage, left};
-use super::slice::{Changes, ChunkIndex, RegionIndex, Slice, Source};
+use super::slice::{Changes, ChunkIndex, Region, Slice, Source, hot_set};
 use crate::layers::mirror::{CHUNK, Mirror, Span, Spans};
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -161,18 +161,12 @@ impl Rebuild {
         Ok(())
     }
 
-    /// Every region that is hot at the target, in order. Each fold bounds how many there are.
-    async fn hot_set(&self) -> Result<Vec<(Span, RegionIndex)>, RebuildError> {
-        let mut all = Vec::new();
-        let mut from = Some(RegionIndex(0));
-        while let Some(at) = from {
-            let hot = self.options.asked.hot(at).await;
-            let hot = hot.map_err(RebuildError::Target)?;
-            let named = hot.regions.into_iter();
-            all.extend(named.filter_map(|region| Some((self.region(region)?, region))));
-            from = hot.next;
-        }
-        Ok(all)
+    /// Every region that is hot at the target, in order.
+    async fn hot_set(&self) -> Result<Vec<(Span, Region)>, RebuildError> {
+        let hot = hot_set(&*self.options.asked).await;
+        let hot = hot.map_err(RebuildError::Target)?.into_iter();
+        let named = hot.filter_map(|region| Some((self.region(region)?, region)));
+        Ok(named.collect())
     }
 
     /// Copies what was changed, but for what was copied `whole` already.
@@ -235,13 +229,13 @@ impl Rebuild {
                 next
             }
         });
-        let mut regions = BTreeMap::<RegionIndex, Spans>::new();
+        let mut regions = BTreeMap::<Region, Spans>::new();
         let changed = changes.changed.into_iter().chain(changes.holes);
         for chunk in changed.filter(|chunk| next.is_none_or(|next| *chunk < next)) {
             let Some(span) = self.clipped(u64::from(chunk.0) * CHUNK, CHUNK) else {
                 continue;
             };
-            let region = RegionIndex(chunk.0 / chunks);
+            let region = Region(chunk.0 / chunks);
             regions.entry(region).or_default().insert(span);
         }
         let pieces = regions.into_iter().filter_map(|(region, todo)| {
@@ -252,15 +246,15 @@ impl Rebuild {
         (pieces.collect(), next.filter(is_inside))
     }
 
-    fn region(&self, region: RegionIndex) -> Option<Span> {
+    fn region(&self, region: Region) -> Option<Span> {
         let size = self.options.asked.region_size();
         self.clipped(u64::from(region.0) * size, size)
     }
 
-    fn region_of(&self, byte: u64) -> RegionIndex {
+    fn region_of(&self, byte: u64) -> Region {
         // A slice has at most 2^48 bytes.
         let region = byte / self.options.asked.region_size().max(1);
-        RegionIndex(u32::try_from(region).unwrap_or(u32::MAX))
+        Region(u32::try_from(region).unwrap_or(u32::MAX))
     }
 
     fn whole(&self) -> Option<Span> {

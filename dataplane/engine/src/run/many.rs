@@ -65,7 +65,9 @@ impl Runner {
             Event::PathLost("no majority of the slices, or no member with the data".to_owned())
         };
         actions.extend(self.engine.step(path));
-        actions.extend(self.engine.step(Event::Recorded(generation)));
+        if !self.engine.in_force(generation) {
+            actions.extend(self.engine.step(Event::Recorded(generation)));
+        }
         Ok(actions)
     }
 }

@@ -90,7 +90,7 @@ async fn a_slice_behind_an_association_answers_as_its_store_does() {
         known.next = more.next;
     }
     assert_eq!(found, known);
-    let first = RegionIndex(0);
+    let first = Region(0);
     assert_eq!(
         remote.hot(first).await.unwrap(),
         stored.hot(first).await.unwrap()

@@ -151,11 +151,11 @@ impl Slice for Stored {
         })
     }
 
-    async fn hot(&self, from: RegionIndex) -> Result<HotRegions, DiskError> {
+    async fn hot(&self, from: Region) -> Result<HotRegions, DiskError> {
         let (found, next) = self.store.hot_set(&self.slice, from.0, self.most);
         Ok(HotRegions {
-            regions: found.iter().map(|hot| RegionIndex(hot.region)).collect(),
-            next: next.map(RegionIndex),
+            regions: found.iter().map(|hot| Region(hot.region)).collect(),
+            next: next.map(Region),
         })
     }
 
@@ -164,7 +164,7 @@ impl Slice for Stored {
         Ok(RangeHash(u128::from_be_bytes(hash.await?)))
     }
 
-    async fn equal(&self, regions: &[RegionIndex]) -> Result<(), DiskError> {
+    async fn equal(&self, regions: &[Region]) -> Result<(), DiskError> {
         let regions: Vec<_> = regions.iter().map(|region| region.0).collect();
         self.store.regions_equal(&self.slice, &regions);
         Ok(())
