@@ -68,7 +68,9 @@ impl Pending {
     /// Blocks of a chunk are not what was written. Whether that is news, for the log.
     pub fn suspect(&mut self, place: Place, mask: u16) -> bool {
         let new = self.suspects.add(place, mask);
-        self.unlogged_suspects.add(place, new);
+        if new != 0 {
+            self.unlogged_suspects.add(place, new);
+        }
         new != 0
     }
 
@@ -76,7 +78,6 @@ impl Pending {
     pub fn new_suspects(&mut self) -> Vec<Entry> {
         let new = std::mem::take(&mut self.unlogged_suspects);
         new.iter()
-            .filter(|(_, mask)| *mask != 0)
             .map(|((slice, index), mask)| Entry::Suspect(slice, index, mask))
             .collect()
     }

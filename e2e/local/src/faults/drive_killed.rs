@@ -2,11 +2,10 @@
 //! one that returns is brought up to date before it counts.
 
 use super::load::Load;
-use super::mirrored::{ALL, FEWER, said, says_again};
+use super::mirrored::Mirrored;
 use super::{Row, Seen};
 use crate::namespace;
-use crate::process::Role;
-use crate::setup::{Nth, Setup};
+use crate::setup::Nth;
 use anyhow::Result;
 
 pub const ROW: Row = Row {
@@ -17,20 +16,14 @@ pub const ROW: Row = Row {
 };
 
 fn run() -> Result<Seen> {
-    let setup = Setup::mirrored();
-    let mut drives = setup.start_drives(Role::Supervised);
-    let engine = setup.start_engine(1, Role::Supervised);
+    let mut mirrored = Mirrored::start();
     namespace::runtime().block_on(async {
-        let load = Load::start(&setup, 1).await;
-        for nth in [1, 0, 1] {
+        let load = Load::start(&mirrored.setup, 1).await;
+        for nth in [1, 0, 1].map(Nth) {
             load.progress(500).await;
-            let before = said(&engine, FEWER);
-            drives[usize::from(nth)].kill();
-            says_again(&engine, FEWER, before).await;
+            mirrored.lose(nth).await;
             load.progress(500).await;
-            let before = said(&engine, ALL);
-            drives[usize::from(nth)] = setup.start_nth(Nth(nth), Role::Supervised);
-            says_again(&engine, ALL, before).await;
+            mirrored.bring_back(nth).await;
         }
         load.progress(500).await;
         load.finish("three members lost and brought up to date")

@@ -1,13 +1,11 @@
 //! Row 6, above the limit: a drive that does not move and keeps its connections open.
 
 use super::load::Load;
-use super::mirrored::{ALL, FEWER, said, says_again};
+use super::mirrored::Mirrored;
 use super::{Row, Seen};
 use crate::namespace;
-use crate::process::Role;
-use crate::setup::Setup;
+use crate::setup::Nth;
 use anyhow::Result;
-use rustix::process::Signal;
 
 pub const ROW: Row = Row {
     number: 6,
@@ -17,19 +15,13 @@ pub const ROW: Row = Row {
 };
 
 fn run() -> Result<Seen> {
-    let setup = Setup::mirrored();
-    let drives = setup.start_drives(Role::Supervised);
-    let engine = setup.start_engine(1, Role::Supervised);
+    let mirrored = Mirrored::start();
     namespace::runtime().block_on(async {
-        let load = Load::start(&setup, 1).await;
+        let load = Load::start(&mirrored.setup, 1).await;
         load.progress(500).await;
-        let before = said(&engine, FEWER);
-        drives[1].signal_worker(Signal::STOP);
-        says_again(&engine, FEWER, before).await;
+        mirrored.silence(Nth(1)).await;
         load.progress(500).await;
-        let before = said(&engine, ALL);
-        drives[1].signal_worker(Signal::CONT);
-        says_again(&engine, ALL, before).await;
+        mirrored.wake(Nth(1)).await;
         load.progress(500).await;
         load.finish("gone on without, and brought up to date").await
     })

@@ -2,11 +2,11 @@
 //! served before it is back.
 
 use super::load::Load;
-use super::mirrored::{ALL, FEWER, PAUSED, said, says_again};
+use super::mirrored::{ADMITTED, Mirrored, PAUSED, said, says_again};
 use super::{Row, Seen};
 use crate::namespace;
 use crate::process::Role;
-use crate::setup::{Nth, Setup};
+use crate::setup::Nth;
 use anyhow::{Result, ensure};
 
 pub const ROW: Row = Row {
@@ -17,30 +17,21 @@ pub const ROW: Row = Row {
 };
 
 fn run() -> Result<Seen> {
-    let setup = Setup::mirrored();
-    let mut drives = setup.start_drives(Role::Supervised);
-    let engine = setup.start_engine(1, Role::Supervised);
+    let mut mirrored = Mirrored::start();
     namespace::runtime().block_on(async {
-        let load = Load::start(&setup, 1).await;
+        let load = Load::start(&mirrored.setup, 1).await;
         load.progress(500).await;
-        let before = said(&engine, FEWER);
-        drives[1].kill();
-        says_again(&engine, FEWER, before).await;
+        mirrored.lose(Nth(1)).await;
         load.progress(500).await;
-        let before = said(&engine, PAUSED);
-        drives[0].kill();
-        says_again(&engine, PAUSED, before).await;
-        let (stood, admitted) = (load.answered(), "engine admitted");
-        drives[1] = setup.start_nth(Nth(1), Role::Supervised);
-        let before = said(&drives[1], admitted);
-        says_again(&drives[1], admitted, before.saturating_sub(1)).await;
-        ensure!(
-            load.answered() == stood,
-            "answered by a member that lacks writes"
-        );
-        let before = said(&engine, ALL);
-        drives[0] = setup.start_nth(Nth(0), Role::Supervised);
-        says_again(&engine, ALL, before).await;
+        let before = said(&mirrored.engine, PAUSED);
+        mirrored.drives[0].kill();
+        says_again(&mirrored.engine, PAUSED, before).await;
+        let (stood, before) = (load.answered(), said(&mirrored.drives[1], ADMITTED));
+        mirrored.drives[1] = mirrored.setup.start_nth(Nth(1), Role::Supervised);
+        says_again(&mirrored.drives[1], ADMITTED, before).await;
+        let is_silent = load.answered() == stood;
+        ensure!(is_silent, "answered by a member that lacks writes");
+        mirrored.bring_back(Nth(0)).await;
         load.progress(500).await;
         load.finish("paused, then gone on").await
     })

@@ -2,9 +2,9 @@
 
 use super::block_corrupt::{self, damage};
 use super::load::Load;
+use super::mirrored::Mirrored;
 use super::{Row, Seen};
 use crate::namespace;
-use crate::process::Role;
 use crate::setup::{Nth, Setup};
 use anyhow::{Result, ensure};
 use bytes::BytesMut;
@@ -18,9 +18,11 @@ pub const ROW: Row = Row {
 };
 
 fn run() -> Result<Seen> {
-    let setup = Setup::mirrored();
-    let _drives = setup.start_drives(Role::Supervised);
-    let _engine = setup.start_engine(1, Role::Supervised);
+    let Mirrored {
+        setup,
+        drives: _drives,
+        engine: _engine,
+    } = Mirrored::start();
     namespace::runtime().block_on(async {
         let load = Load::start(&setup, 1).await;
         load.progress(100).await;

@@ -1,22 +1,77 @@
-//! What the engine of a mirror says of its members.
+//! A mirror of two drives and a witness, and what its engine says of them.
 
-use crate::process::Process;
+use crate::process::{Process, Role};
+use crate::setup::{Nth, Setup};
 use crate::wait::until_async;
+use rustix::process::Signal;
 
 /// Of a record in force with members out.
-pub const FEWER: &str = "goes on without";
+const FEWER: &str = "goes on without";
 /// Of one with all of them.
-pub const ALL: &str = "all members are in-sync";
+const ALL: &str = "all members are in-sync";
 /// Of a volume without a member that has the data.
 pub const PAUSED: &str = "state=Paused";
 
-/// How often the engine has said this.
-pub fn said(engine: &Process, words: &str) -> usize {
-    engine.log().matches(words).count()
+/// Of an engine, by a drive.
+pub const ADMITTED: &str = "engine admitted";
+
+/// How often a process has said this.
+pub fn said(process: &Process, words: &str) -> usize {
+    process.log().matches(words).count()
 }
 
-/// Waits until the engine has said it once more than so often.
-pub async fn says_again(engine: &Process, words: &str, before: usize) {
-    let again = || (said(engine, words) > before).then_some(());
-    until_async(&format!("the engine says: {words}"), again).await;
+/// Waits until it has said it once more than so often.
+pub async fn says_again(process: &Process, words: &str, before: usize) {
+    let again = || (said(process, words) > before).then_some(());
+    until_async(&format!("{} says: {words}", process.name()), again).await;
+}
+
+/// Its processes.
+pub struct Mirrored {
+    /// Their documents.
+    pub setup: Setup,
+    /// The members and the witness.
+    pub drives: Vec<Process>,
+    /// Of term 1.
+    pub engine: Process,
+}
+
+impl Mirrored {
+    /// Starts all of them.
+    pub fn start() -> Self {
+        let setup = Setup::mirrored();
+        Self {
+            drives: setup.start_drives(Role::Supervised),
+            engine: setup.start_engine(1, Role::Supervised),
+            setup,
+        }
+    }
+
+    /// A member's pod is killed whole; ends when the engine goes on without it.
+    pub async fn lose(&mut self, nth: Nth) {
+        let before = said(&self.engine, FEWER);
+        self.drives[usize::from(nth.0)].kill();
+        says_again(&self.engine, FEWER, before).await;
+    }
+
+    /// Starts a member again; ends when all are in-sync.
+    pub async fn bring_back(&mut self, nth: Nth) {
+        let before = said(&self.engine, ALL);
+        self.drives[usize::from(nth.0)] = self.setup.start_nth(nth, Role::Supervised);
+        says_again(&self.engine, ALL, before).await;
+    }
+
+    /// A member stops to move, its connections open; ends when the engine goes on without it.
+    pub async fn silence(&self, nth: Nth) {
+        let before = said(&self.engine, FEWER);
+        self.drives[usize::from(nth.0)].signal_worker(Signal::STOP);
+        says_again(&self.engine, FEWER, before).await;
+    }
+
+    /// It moves again; ends when all are in-sync.
+    pub async fn wake(&self, nth: Nth) {
+        let before = said(&self.engine, ALL);
+        self.drives[usize::from(nth.0)].signal_worker(Signal::CONT);
+        says_again(&self.engine, ALL, before).await;
+    }
 }

@@ -136,38 +136,35 @@ async fn recover(
     let earlier = std::mem::take(&mut medium.state().events);
     look(&store, known, &[cut]).await?;
     done.cuts[cut as usize] += 1;
-    match random.below(TWICE) {
-        0 => end(store).await,
+    let (second, events, known) = match random.below(TWICE) {
+        0 => {
+            let second = CUTS[random.below(CUTS.len() as u64) as usize];
+            let end = cut_off(&earlier, random);
+            done.again += 1;
+            (second, earlier[..end].to_vec(), known.to_vec())
+        }
         1 => {
             let known = write_on(&store, known, random).await;
-            end(store).await;
-            let events = std::mem::take(&mut medium.state().events);
-            let all = [&*earlier, &*events].concat();
-            all.iter().for_each(|event| kept.take(event));
-            let left: Arc<dyn Medium> = Arc::new(Recorder::new(kept.after(Cut::Death, random)));
-            let cuts = [cut, Cut::Death];
-            let place = |wrong| format!("and the death of who wrote on: {wrong}");
-            let store = opened(&left, opening(&cuts, breakage)).map_err(place)?;
-            look(&store, &known, &cuts).await.map_err(place)?;
-            done.cuts[Cut::Death as usize] += 1;
+            let later = std::mem::take(&mut medium.state().events);
             done.later += 1;
-            return Ok(done);
+            (Cut::Death, [earlier, later].concat(), known)
         }
         _ => return Ok(done),
-    }
-    let second = CUTS[random.below(CUTS.len() as u64) as usize];
-    let events = &earlier[..cut_off(&earlier, random)];
+    };
+    end(store).await;
     events.iter().for_each(|event| kept.take(event));
     let left: Arc<dyn Medium> = Arc::new(Recorder::new(kept.after(second, random)));
     let place = |wrong| {
-        let events = events.len();
-        format!("and {second:?} after {events} events of the recovery: {wrong}")
+        let (after, events) = (
+            ["the recovery", "who wrote on"][done.later as usize],
+            events.len(),
+        );
+        format!("and {second:?} of {after} after {events} events: {wrong}")
     };
     let cuts = [cut, second];
     let store = opened(&left, opening(&cuts, breakage)).map_err(place)?;
-    look(&store, known, &cuts).await.map_err(place)?;
+    look(&store, &known, &cuts).await.map_err(place)?;
     done.cuts[second as usize] += 1;
-    done.again += 1;
     Ok(done)
 }
 
