@@ -12,7 +12,6 @@
 //! | [`stack`], [`layers`] | the layers that the document asks for, as one `Disk` | |
 //! | [`rebuild`] | makes a member equal to the others | yes |
 //! | [`gate`] | which hosts are admitted, and their associations | for an older association to end |
-//! | [`membership`] | which slices of a mirror are in-sync, and who may say so | no |
 //! | [`way`], [`slice_link`] | how a slice is reached; inspects, connects and records at the drive of the one slice | yes |
 //! | [`members`] | does what the membership decides at the slices of a mirror | yes |
 //! | [`control`] | the engine's end of the control link | yes |

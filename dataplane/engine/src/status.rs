@@ -45,19 +45,18 @@ pub enum Wires<'a> {
 
 /// The status.
 pub fn status(engine: &Engine, wires: &Wires<'_>, associations: &[Association]) -> EngineStatus {
-    let (state, reason, message) = match (wires, only_slice(engine.document())) {
-        (Wires::One(_), Some(member)) => verdict(engine, member),
-        (Wires::One(_), None) => many::verdict(engine, None),
-        (Wires::Many(state), _) => many::verdict(engine, Some(state)),
-    };
-    let drives = match (wires, only_slice(engine.document())) {
-        (Wires::One(wire), Some(member)) => vec![drive(engine, member, wire)],
-        (Wires::One(_), None) => Vec::new(),
-        (Wires::Many(state), _) => many::drives(engine, state),
-    };
-    let members = match wires {
-        Wires::One(_) => Vec::new(),
-        Wires::Many(state) => many::members(state),
+    let ((state, reason, message), drives, members) = match (wires, only_slice(engine.document())) {
+        (Wires::One(wire), Some(member)) => (
+            verdict(engine, member),
+            vec![drive(engine, member, wire)],
+            Vec::new(),
+        ),
+        (Wires::One(_), None) => (many::verdict(engine, None), Vec::new(), Vec::new()),
+        (Wires::Many(state), _) => (
+            many::verdict(engine, Some(state)),
+            many::drives(engine, state),
+            many::members(state),
+        ),
     };
     EngineStatus {
         version: DOCUMENT_VERSION,
