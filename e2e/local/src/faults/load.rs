@@ -67,6 +67,11 @@ impl Load {
         self.meter.answered.load(Ordering::Relaxed)
     }
 
+    /// Requests under way at once, at most.
+    pub fn depth(&self) -> u64 {
+        self.workload.depth.try_into().unwrap_or(u64::MAX)
+    }
+
     /// Waits for so many more answers.
     pub async fn progress(&self, requests: u64) {
         let goal = self.answered() + requests;
