@@ -28,6 +28,16 @@ impl fmt::Display for Phase {
     }
 }
 
+/// Whether a slice holds the data of its volume or only votes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub enum SliceRole {
+    /// It has the bytes, and votes.
+    #[default]
+    Data,
+    /// A few KiB that hold the record of who is in-sync, so that the number of votes is odd.
+    Witness,
+}
+
 /// The fence pair that a slice has heard (design: term from the operator, boot from the process).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Fence {

@@ -33,7 +33,7 @@ pub mod slice;
 pub mod volume;
 
 pub use attachment::{Attachment, AttachmentSpec, AttachmentStatus};
-pub use common::Phase;
+pub use common::{Phase, SliceRole};
 pub use drive::{Drive, DriveSpec, DriveStatus};
 pub use fabric::{Fabric, FabricSpec, FabricStatus};
 pub use pool::{Pool, PoolSpec, PoolStatus};

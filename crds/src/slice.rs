@@ -1,6 +1,6 @@
 //! `Slice`: the piece of one drive given to one volume.
 
-use crate::common::{Fence, Phase};
+use crate::common::{Fence, Phase, SliceRole};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
     doc = "The piece of one drive given to one volume. The operator makes and deletes slices.",
     printcolumn(name = "Volume", type_ = "string", json_path = ".spec.volume"),
     printcolumn(name = "Drive", type_ = "string", json_path = ".spec.drive"),
+    printcolumn(name = "Role", type_ = "string", json_path = ".spec.role"),
     printcolumn(name = "Size", type_ = "string", json_path = ".spec.size"),
     printcolumn(name = "Used", type_ = "string", json_path = ".status.used"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
@@ -72,6 +73,12 @@ pub struct SliceSpec {
     #[x_kube(validation = Rule::new("self == oldSelf")
         .message("driveUid cannot be changed: data moves by a new slice on the other drive"))]
     pub drive_uid: String,
+
+    /// Whether it holds the data or only votes.
+    #[serde(default)]
+    #[x_kube(validation = Rule::new("self == oldSelf")
+        .message("role cannot be changed: a slice holds data or votes for life; the operator makes slices"))]
+    pub role: SliceRole,
 
     /// Bytes of the slice. The operator raises it when the volume grows.
     #[schemars(with = "String", length(max = 24))]

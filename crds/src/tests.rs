@@ -216,7 +216,7 @@ fn a_drive_keeps_its_identity_node_and_medium() {
 }
 
 #[test]
-fn a_volume_has_a_size_in_blocks_and_one_replica_for_now() {
+fn a_volume_has_a_size_in_blocks_and_at_most_three_replicas() {
     volume().create(&[
         ("size", json!("0"), Some("size must be greater than 0")),
         ("size", json!("-4096"), Some("size must be greater than 0")),
@@ -224,8 +224,10 @@ fn a_volume_has_a_size_in_blocks_and_one_replica_for_now() {
         ("size", json!("500m"), Some("multiple of 4Ki")),
         ("size", json!("4096"), None),
         ("replicas", json!(1), None),
-        ("replicas", json!(2), Some("docs/limits.md")),
-        ("replicas", json!(0), Some("replicas must be 1")),
+        ("replicas", json!(2), None),
+        ("replicas", json!(3), None),
+        ("replicas", json!(4), Some("replicas must be 1, 2 or 3")),
+        ("replicas", json!(0), Some("replicas must be 1, 2 or 3")),
         ("onNoData", json!("Fail"), Some("onNoData must be Pause")),
         ("uid", json!("X"), Some("uid must be a UUID")),
     ]);
@@ -240,6 +242,7 @@ fn a_volume_grows_but_does_not_shrink_or_move() {
         ("size", json!("20479Mi"), Some("size cannot shrink")),
         ("size", json!("21474840577"), Some("multiple of 4Ki")),
         ("pool", json!("slow"), Some("pool cannot be changed")),
+        ("replicas", json!(2), Some("docs/limits.md")),
         ("uid", json!(OTHER_UID), Some("uid cannot be changed")),
         ("uid", Value::Null, Some("uid cannot be removed")),
     ]);

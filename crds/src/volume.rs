@@ -1,6 +1,6 @@
 //! `Volume`: what a consumer sees as one block device.
 
-use crate::common::Phase;
+use crate::common::{Phase, SliceRole};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
@@ -83,16 +83,21 @@ pub struct VolumeSpec {
     )]
     pub size: Quantity,
 
-    /// How many drives hold each byte.
+    /// How many drives hold each byte, each in a failure domain of its own. Two take a witness in a
+    /// third domain: a few KiB that only vote.
     #[serde(default = "one")]
-    #[x_kube(validation = Rule::new("self == 1")
-        .message("replicas must be 1 in this version: mirrored volumes come with the mirror layer (docs/limits.md); set replicas to 1 or leave it out"))]
+    #[x_kube(
+        validation = Rule::new("self >= 1 && self <= 3")
+            .message("replicas must be 1, 2 or 3: 2 survives the loss of any one drive (and needs a third for its witness), 3 keeps two copies while one is lost"),
+        validation = Rule::new("self == oldSelf")
+            .message("replicas cannot be changed in this version (docs/limits.md): make a new Volume with the replicas that you want and copy the data")
+    )]
     pub replicas: i32,
 
     /// What consumers meet while no drive with the data answers.
     #[serde(default)]
     #[x_kube(validation = Rule::new("self == 'Pause'")
-        .message("onNoData must be Pause in this version: Fail comes with the mirror layer (docs/limits.md); set Pause or leave it out"))]
+        .message("onNoData must be Pause in this version (docs/limits.md): I/O waits until the data is there again; set Pause or leave it out"))]
     pub on_no_data: OnNoData,
 }
 
@@ -122,7 +127,7 @@ pub struct VolumeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, `Placed`, and once the volume was grown `Expanded`.
+    /// `Ready`, `Placed`, of a mirror `Redundant`, and once the volume was grown `Expanded`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -132,6 +137,11 @@ pub struct VolumeStatus {
     /// Whether an engine has ever served this volume: empty slices may form it only before that.
     #[serde(default)]
     pub formed: bool,
+    /// Which history of records the slices of a mirror belong to; made before the first engine, and
+    /// anew by a forced recovery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub lineage: Option<String>,
     /// Generation of the newest document computed for the engine.
     #[serde(default)]
     pub document_generation: i64,
@@ -162,7 +172,7 @@ pub struct VolumeStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub wires: Vec<Wire>,
-    /// Members that serve, of members wanted: `1/1`.
+    /// Slices with the data that serve, of those wanted: `2/2`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub replicas: Option<String>,
@@ -205,6 +215,26 @@ pub struct VolumeMember {
     /// Where the drive is: `address:port`; empty while unknown.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub address: String,
+    /// Whether it holds the data or only votes.
+    #[serde(default)]
+    pub role: SliceRole,
+    /// What it is by the record in force, as the engine says; of the data of a mirror alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "MemberState")]
+    pub state: Option<MemberState>,
+    /// When it came into that state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Time")]
+    pub since: Option<Time>,
+}
+
+/// What a slice of a mirror is by the record in force.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub enum MemberState {
+    /// Has every acknowledged write.
+    InSync,
+    /// Lacks some, and is or will be brought up to date; does not count until it is.
+    OutOfSync,
 }
 
 /// The engine's pod.

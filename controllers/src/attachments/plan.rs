@@ -195,7 +195,7 @@ impl Pass {
             return Err(status::unknown_node(o));
         }
         self.initiator(o)?;
-        if of_volume.phase != Phase::Ready {
+        if !matches!(of_volume.phase, Phase::Ready | Phase::Degraded) {
             return Err(status::volume_not_ready(o, volume));
         }
         if let Some(holder) = holder(o, &of_volume) {

@@ -1,4 +1,4 @@
-//! A small cluster around the API server in memory: a drive and engines that answer on the real
+//! A small cluster around the API server in memory: three drives and engines that answer on the real
 //! control link (loopback, one address an engine), a kubelet, a garbage collector, and a node
 //! plugin, each a function that does all it can at once.
 
@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
 use k8s_openapi::api::core::v1::Secret;
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,13 +21,21 @@ use std::sync::{Arc, Mutex};
 use tokio_util::task::AbortOnDropHandle;
 use weft_control::server::{self, Handler, Reply, Request};
 use weft_control::tls::{Fingerprint, Identity, fingerprint};
-use weft_spec::drive::{DriveState, DriveStatus, SliceRequest, SliceStatus};
-use weft_spec::engine::{DriveWire, EngineDocument, EngineState, EngineStatus, HostStatus, Stack};
+use weft_spec::drive::{DriveState, DriveStatus, MemberState, SliceRequest, SliceStatus};
+use weft_spec::engine::{
+    DriveWire, EngineDocument, EngineState, EngineStatus, HostStatus, MemberStatus, SliceMember,
+    Stack,
+};
 use weft_spec::ids::{Boot, DocumentGeneration, DriveUid, FencePair, Term};
 use weft_spec::keys::Key;
 use weft_spec::nqn;
 
-pub const DRIVE: &str = "33333333-3333-4333-8333-333333333333";
+/// Drives `d0` to `d2`, each on a node of its own.
+const DRIVES: [&str; 3] = [
+    "33333333-3333-4333-8333-333333333330",
+    "33333333-3333-4333-8333-333333333331",
+    "33333333-3333-4333-8333-333333333332",
+];
 pub const VOLUMES: &str = "/apis/weft.storage/v1alpha1/volumes";
 pub const SLICES: &str = "/apis/weft.storage/v1alpha1/slices";
 pub const ATTACHMENTS: &str = "/apis/weft.storage/v1alpha1/attachments";
@@ -38,16 +47,42 @@ pub const BUDGETS: &str = "/apis/policy/v1/namespaces/weft-system/poddisruptionb
 
 pub struct World {
     pub api: FakeApi,
-    pub drive: Arc<Mutex<FakeDrive>>,
+    drives: Vec<DrivePod>,
     keys: Keys,
     fabric: FabricFacts,
-    drive_identity: Identity,
-    drive_address: SocketAddr,
     engines: BTreeMap<String, Engine>,
     /// Every term that a kubelet was ever given a pod of.
     pub terms: BTreeSet<i64>,
     next: u8,
-    _drive: AbortOnDropHandle<()>,
+}
+
+struct DrivePod {
+    name: String,
+    uid: DriveUid,
+    content: Arc<Mutex<FakeDrive>>,
+    identity: Identity,
+    address: SocketAddr,
+    _server: AbortOnDropHandle<()>,
+}
+
+impl DrivePod {
+    async fn start(number: usize) -> Self {
+        let name = format!("d{number}");
+        let content = Arc::new(Mutex::new(FakeDrive::default()));
+        let identity = Identity::generate(&name).unwrap();
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let uid = DRIVES[number].parse().unwrap();
+        let handler = Arc::new(DriveHandler(uid, content.clone()));
+        let (address, server) = serve(any, identity.clone(), handler).await;
+        Self {
+            name,
+            uid,
+            content,
+            identity,
+            address,
+            _server: server,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -64,12 +99,12 @@ struct Engine {
     _server: AbortOnDropHandle<()>,
 }
 
-struct DriveHandler(Arc<Mutex<FakeDrive>>);
+struct DriveHandler(DriveUid, Arc<Mutex<FakeDrive>>);
 
 #[async_trait]
 impl Handler for DriveHandler {
     async fn handle(&self, request: Request) -> Reply {
-        let mut drive = self.0.lock().unwrap();
+        let mut drive = self.1.lock().unwrap();
         let slice = request
             .path
             .strip_prefix("/slices/")
@@ -87,7 +122,7 @@ impl Handler for DriveHandler {
                 drive.slices.remove(&slice);
                 Reply::text(200, "")
             }
-            (Method::GET, true) => Reply::json(200, &drive_status(&drive)),
+            (Method::GET, true) => Reply::json(200, &drive_status(self.0, &drive)),
             _ => Reply::text(404, ""),
         }
     }
@@ -97,18 +132,35 @@ impl Handler for DriveHandler {
     }
 }
 
-/// What a real engine would refuse to start with.
-fn fits(document: &EngineDocument, drive: &FakeDrive) {
-    let Stack::Slice(member) = &document.stack else {
-        panic!("volumes of one slice are made");
+type Contents = BTreeMap<DriveUid, Arc<Mutex<FakeDrive>>>;
+
+/// What a real engine would refuse to start with; and it raises the fence.
+fn start_with(document: &EngineDocument, drives: &Contents) {
+    fits(document, drives);
+    for member in document.stack.slices() {
+        let mut drive = drives[&member.drive].lock().unwrap();
+        drive.fence = drive.fence.max(document.term.0);
+    }
+}
+
+fn fits(document: &EngineDocument, drives: &Contents) {
+    let data = match &document.stack {
+        Stack::Slice(member) => std::slice::from_ref(member),
+        Stack::Mirror(mirror) => {
+            let voters = mirror.members.len() + mirror.witnesses.len();
+            assert!(!voters.is_multiple_of(2), "{voters} votes can be a tie");
+            &mirror.members
+        }
     };
-    let slice = &drive.slices[&member.slice.to_string()];
-    assert!(
-        document.size <= slice.size,
-        "{} bytes of a slice of {}",
-        document.size,
-        slice.size
-    );
+    for member in data {
+        let drive = drives[&member.drive].lock().unwrap();
+        let size = drive.slices[&member.slice.to_string()].size;
+        assert!(
+            document.size <= size,
+            "{} bytes of a slice of {size}",
+            document.size
+        );
+    }
 }
 
 fn slice_status(slice: &str, request: &SliceRequest, fence: u64) -> SliceStatus {
@@ -125,10 +177,10 @@ fn slice_status(slice: &str, request: &SliceRequest, fence: u64) -> SliceStatus 
     }
 }
 
-fn drive_status(drive: &FakeDrive) -> DriveStatus {
+fn drive_status(uid: DriveUid, drive: &FakeDrive) -> DriveStatus {
     DriveStatus {
         version: 1,
-        drive: DRIVE.parse().unwrap(),
+        drive: uid,
         document_generation: DocumentGeneration(1),
         document_tried: DocumentGeneration(1),
         state: DriveState::Serving,
@@ -145,8 +197,8 @@ fn drive_status(drive: &FakeDrive) -> DriveStatus {
     }
 }
 
-/// An engine, and the drive that holds its slice.
-struct EngineHandler(Arc<Mutex<EngineDocument>>, Arc<Mutex<FakeDrive>>);
+/// An engine, and the drives that hold its slices.
+struct EngineHandler(Arc<Mutex<EngineDocument>>, Contents);
 
 #[async_trait]
 impl Handler for EngineHandler {
@@ -155,7 +207,7 @@ impl Handler for EngineHandler {
             return Reply::text(404, "");
         }
         let new: EngineDocument = serde_json::from_slice(&request.body).unwrap();
-        fits(&new, &self.1.lock().unwrap());
+        fits(&new, &self.1);
         let mut document = self.0.lock().unwrap();
         if new.term != document.term || new.generation < document.generation {
             return Reply::text(409, "not newer");
@@ -184,28 +236,24 @@ async fn serve(
 
 impl World {
     pub async fn new() -> Self {
-        let drive = Arc::new(Mutex::new(FakeDrive::default()));
-        let drive_identity = Identity::generate("d0").unwrap();
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let handler = Arc::new(DriveHandler(drive.clone()));
-        let (drive_address, server) = serve(any, drive_identity.clone(), handler).await;
+        let mut drives = Vec::new();
+        for number in 0..DRIVES.len() {
+            drives.push(DrivePod::start(number).await);
+        }
         let mut fabric = super::fabric();
-        // Engines have addresses of their own; the drive's port is surely free there.
-        fabric.ports.control = drive_address.port();
+        // Engines have addresses of their own; a drive's port is surely free there.
+        fabric.ports.control = drives[0].address.port();
         let world = Self {
             api: FakeApi::default(),
-            drive,
+            drives,
             keys: Keys {
                 master: Key::random(),
                 operator: Identity::generate("weft-operator").unwrap(),
             },
             fabric,
-            drive_identity,
-            drive_address,
             engines: BTreeMap::new(),
             terms: BTreeSet::new(),
             next: 1,
-            _drive: server,
         };
         world.furnish();
         world
@@ -219,9 +267,24 @@ impl World {
         let group = "/apis/weft.storage/v1alpha1";
         self.put(&format!("{group}/pools"), json!({"metadata": {"name": "fast"},
             "spec": {"selector": {}, "spreadBy": ["kubernetes.io/hostname"], "overcommit": "100%"}}));
-        self.put(&format!("{group}/drives"), json!({"metadata": {"name": "d0"},
-            "spec": {"uid": DRIVE, "hostExport": {"node": "n1", "file": {"path": "/d", "size": "4Gi"}}, "adoption": "IfBlank"},
-            "status": {"phase": "Ready", "size": "4Gi", "address": "10.0.0.1:4421", "documentGeneration": 1}}));
+        for (number, drive) in self.drives.iter().enumerate() {
+            let node = format!("n{}", number + 1);
+            let address = format!("10.0.0.{}:4421", number + 1);
+            self.put(&format!("{group}/drives"), json!({"metadata": {"name": drive.name},
+                "spec": {"uid": drive.uid, "hostExport": {"node": node, "file": {"path": "/d", "size": "4Gi"}}, "adoption": "IfBlank"},
+                "status": {"phase": "Ready", "size": "4Gi", "address": address, "documentGeneration": 1}}));
+        }
+    }
+
+    /// How many slices the drives themselves hold.
+    pub fn slices_at_drives(&self) -> usize {
+        let held = |drive: &DrivePod| drive.content.lock().unwrap().slices.len();
+        self.drives.iter().map(held).sum()
+    }
+
+    fn contents(&self) -> Contents {
+        let content = |drive: &DrivePod| (drive.uid, drive.content.clone());
+        self.drives.iter().map(content).collect()
     }
 
     pub fn put(&self, collection: &str, mut object: Value) {
@@ -277,16 +340,13 @@ impl World {
     pub fn operator(&self) -> Arc<Context> {
         let client = self.api.client();
         let links = Links::new(self.keys.operator.clone());
-        let drive: DriveUid = DRIVE.parse().unwrap();
-        links
-            .register(
-                "d0",
-                Peer::Drive(drive),
-                "d0",
-                &self.drive_identity.certificate,
-            )
-            .unwrap();
-        links.set_address("d0", self.drive_address).unwrap();
+        for drive in &self.drives {
+            let (name, certificate) = (&drive.name, &drive.identity.certificate);
+            links
+                .register(name, Peer::Drive(drive.uid), name, certificate)
+                .unwrap();
+            links.set_address(name, drive.address).unwrap();
+        }
         Arc::new(Context {
             client: client.clone(),
             settings: super::settings(),
@@ -341,14 +401,10 @@ impl World {
         let secret: Secret = serde_json::from_value(secret).unwrap();
         let document: EngineDocument = documents::read(&secret).unwrap();
         let identity = documents::identity(document.control.as_ref().unwrap());
-        {
-            let mut drive = self.drive.lock().unwrap();
-            fits(&document, &drive);
-            drive.fence = drive.fence.max(document.term.0);
-        }
+        start_with(&document, &self.contents());
         let document = Arc::new(Mutex::new(document));
         let port = self.fabric.ports.control;
-        let handler = Arc::new(EngineHandler(document.clone(), self.drive.clone()));
+        let handler = Arc::new(EngineHandler(document.clone(), self.contents()));
         let (address, server) = serve(SocketAddr::new(ip, port), identity.clone(), handler).await;
         self.engines.insert(
             name.to_owned(),
@@ -362,29 +418,19 @@ impl World {
         ip
     }
 
-    /// Drive and engines push what they have to say.
+    /// Drives and engines push what they have to say.
     pub async fn push(&self, operator: &Context) {
-        let drive = drive_status(&self.drive.lock().unwrap());
-        let path = format!("/status/drive/{}", drive.drive);
-        push(
-            operator,
-            &self.drive_identity,
-            path,
-            serde_json::to_vec(&drive).unwrap(),
-        )
-        .await;
-        let fence = self.drive.lock().unwrap().fence;
+        for drive in &self.drives {
+            let status = drive_status(drive.uid, &drive.content.lock().unwrap());
+            let path = format!("/status/drive/{}", status.drive);
+            push(operator, &drive.identity, path, &status).await;
+        }
+        let contents = self.contents();
         for engine in self.engines.values() {
-            let status =
-                engine_status(&engine.document.lock().unwrap(), engine.address.ip(), fence);
+            let ip = engine.address.ip();
+            let status = engine_status(&engine.document.lock().unwrap(), ip, &contents);
             let path = format!("/status/engine/{}", status.volume);
-            push(
-                operator,
-                &engine.identity,
-                path,
-                serde_json::to_vec(&status).unwrap(),
-            )
-            .await;
+            push(operator, &engine.identity, path, &status).await;
         }
     }
 
@@ -427,28 +473,27 @@ impl World {
     }
 }
 
-async fn push(operator: &Context, identity: &Identity, path: String, body: Vec<u8>) {
+async fn push(operator: &Context, identity: &Identity, path: String, status: &impl Serialize) {
     let request = Request {
         method: Method::POST,
         path,
-        body: Bytes::from(body),
+        body: Bytes::from(serde_json::to_vec(status).unwrap()),
         peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
         peer_fingerprint: fingerprint(&identity.certificate).unwrap(),
     };
     operator.links.handle(request).await;
 }
 
-fn engine_status(document: &EngineDocument, ip: IpAddr, fence: u64) -> EngineStatus {
-    let Stack::Slice(slice) = &document.stack else {
-        panic!("volumes of one slice are made");
-    };
-    let own = SocketAddr::new(ip, 50000);
+fn engine_status(document: &EngineDocument, ip: IpAddr, drives: &Contents) -> EngineStatus {
     let host = |host: &weft_spec::engine::AllowedHost| HostStatus {
         attachment: host.attachment.clone(),
         generation: host.generation,
         associations: 0,
         source: None,
     };
+    let slices = document.stack.slices();
+    let fence = |member: &&SliceMember| drives[&member.drive].lock().unwrap().fence;
+    let fence = slices.iter().map(fence).max().unwrap_or(0);
     EngineStatus {
         version: 1,
         volume: document.volume,
@@ -464,16 +509,32 @@ fn engine_status(document: &EngineDocument, ip: IpAddr, fence: u64) -> EngineSta
         message: String::new(),
         size: document.size,
         hosts: document.hosts.iter().map(host).collect(),
-        members: vec![],
-        drives: vec![DriveWire {
-            slice: slice.slice,
-            drive_name: slice.drive_name.clone(),
-            connected: true,
-            address: slice.address,
-            local: Some(own),
-            seen_by_drive: Some(own),
-            identity: Some(nqn::slice(slice.slice)),
-            reason: String::new(),
-        }],
+        members: in_sync(&document.stack),
+        drives: slices.iter().map(|member| wire(member, ip)).collect(),
+    }
+}
+
+fn in_sync(stack: &Stack) -> Vec<MemberStatus> {
+    let Stack::Mirror(mirror) = stack else {
+        return Vec::new();
+    };
+    let current = |member: &SliceMember| MemberStatus {
+        slice: member.slice,
+        state: MemberState::Current,
+    };
+    mirror.members.iter().map(current).collect()
+}
+
+fn wire(member: &SliceMember, ip: IpAddr) -> DriveWire {
+    let own = SocketAddr::new(ip, 50000);
+    DriveWire {
+        slice: member.slice,
+        drive_name: member.drive_name.clone(),
+        connected: true,
+        address: member.address,
+        local: Some(own),
+        seen_by_drive: Some(own),
+        identity: Some(nqn::slice(member.slice)),
+        reason: String::new(),
     }
 }

@@ -1,6 +1,7 @@
 //! The only file of this folder that writes.
 
-use super::objects::{self, Facts};
+use super::members;
+use super::objects::{self, Facts, Wish};
 use super::plan::{Note, Pass, Plan, Step};
 use super::status::QUIET;
 use crate::shared::context::Context;
@@ -12,6 +13,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use weft_control::tls::Identity;
 use weft_crds::{Drive, Slice, Volume};
@@ -49,11 +51,11 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Does what was decided; `drive` is the one near which an engine is best placed.
+    /// Does what was decided; `drives` are those near which an engine is best placed.
     pub async fn perform(
         &self,
         volume: &Volume,
-        drive: Option<&Drive>,
+        drives: &[Drive],
         plan: Plan,
     ) -> Result<Action, Error> {
         match plan {
@@ -65,21 +67,16 @@ impl<'a> Writer<'a> {
                 finalizers::release(&self.volumes, volume).await?;
                 Ok(Action::await_change())
             }
-            Plan::Pass(pass) => self.pass(volume, drive, *pass).await,
+            Plan::Pass(pass) => self.pass(volume, drives, *pass).await,
         }
     }
 
     /// The swap first: what follows is computed from exactly the object that it gives back.
-    async fn pass(
-        &self,
-        volume: &Volume,
-        drive: Option<&Drive>,
-        pass: Pass,
-    ) -> Result<Action, Error> {
+    async fn pass(&self, volume: &Volume, drives: &[Drive], pass: Pass) -> Result<Action, Error> {
         let swapped = self.swap(volume, &pass).await?;
         let mut again = pass.again;
         for step in &pass.steps {
-            if !self.step(&swapped, drive, step).await? {
+            if !self.step(&swapped, drives, step).await? {
                 again = Some(again.map_or(PUT_AGAIN, |again| again.min(PUT_AGAIN)));
             }
         }
@@ -114,16 +111,14 @@ impl<'a> Writer<'a> {
     }
 
     /// Gives whether it came to its end.
-    async fn step(
-        &self,
-        volume: &Volume,
-        drive: Option<&Drive>,
-        step: &Step,
-    ) -> Result<bool, Error> {
+    async fn step(&self, volume: &Volume, drives: &[Drive], step: &Step) -> Result<bool, Error> {
         match step {
             Step::CreateSlice(slice) => apply::create(&self.slices, slice).await.map(drop)?,
             Step::GrowSlice(slice) => self.grow_slice(slice).await?,
-            Step::StartEngine => self.start_engine(volume, drive).await?,
+            Step::StartEngine { away_from } => {
+                self.start_engine(volume, drives, away_from.as_deref())
+                    .await?;
+            }
             Step::WriteDocument(name) => self.write_document(volume, name).await?,
             Step::PutDocument { name, .. } => return self.put_document(name).await,
             Step::DeletePod { name, now } => self.delete_pod(name, *now).await?,
@@ -160,7 +155,12 @@ impl<'a> Writer<'a> {
 
     /// Only ever called in the pass whose swap has raised the term. When it is cut short, the next
     /// pass finds a term without a pod and raises again; nothing here is tried twice for one term.
-    async fn start_engine(&self, volume: &Volume, drive: Option<&Drive>) -> Result<(), Error> {
+    async fn start_engine(
+        &self,
+        volume: &Volume,
+        drives: &[Drive],
+        away_from: Option<&str>,
+    ) -> Result<(), Error> {
         let uid = identity(volume)?;
         let term = volume.status.as_ref().map_or(0, |status| status.term);
         let place = objects::place(&self.context.settings, volume, uid, term);
@@ -169,8 +169,12 @@ impl<'a> Writer<'a> {
         let link = documents::control_link(self.context, &shown);
         let document = objects::document(volume, &Facts::of(self.context), link)?;
         let secret = documents::secret(&place, &document, &[])?;
-        let node = drive.map_or("", |drive| drive.spec.host_export.node.as_str());
-        let pod = objects::pod(&self.context.settings, &self.context.fabric, &place, node);
+        let (settings, fabric) = (&self.context.settings, &self.context.fabric);
+        let wish = Wish {
+            near: near(volume, drives),
+            away_from,
+        };
+        let pod = objects::pod(settings, fabric, &place, &wish);
         let used = |made: bool| {
             made.then_some(()).ok_or_else(|| {
                 Error::unusable(
@@ -250,6 +254,19 @@ impl<'a> Writer<'a> {
         }
         remove(&self.pods, name, &params).await
     }
+}
+
+/// Nodes that have the data.
+fn near<'a>(volume: &Volume, drives: &'a [Drive]) -> BTreeSet<&'a str> {
+    let has_data = |drive: &&Drive| {
+        let uid = drive.spec.uid.as_ref();
+        let mut data = volume.status.iter().flat_map(members::data);
+        data.any(|m| Some(&m.drive_uid) == uid)
+    };
+    let with_data = drives.iter().filter(has_data);
+    with_data
+        .map(|d| d.spec.host_export.node.as_str())
+        .collect()
 }
 
 async fn remove<K>(api: &Api<K>, name: &str, params: &DeleteParams) -> Result<(), Error>

@@ -10,9 +10,9 @@
 //! `status.size` ≤ `status.allocated` ≤ each slice at its drive ≤ each Slice object ≤ `spec.size`: each
 //! follows only its right neighbour, so an operator may die between any two.
 
-use super::placement;
 use super::plan::{Observed, Pass, Step};
 use super::status;
+use super::{members, placement};
 use crate::shared::{finalizers, quantity};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -33,9 +33,9 @@ pub fn waits_for_room(volume: &Volume) -> bool {
     status.is_some_and(|status| status.conditions.iter().any(is_so))
 }
 
-/// The slices that the volume is made of.
+/// The slices that hold the data of the volume; a witness never grows.
 pub fn members<'a>(o: &'a Observed, status: &'a VolumeStatus) -> impl Iterator<Item = &'a Slice> {
-    let is_member = |s: &&Slice| status.members.iter().any(|m| m.slice_uid == s.spec.uid);
+    let is_member = |s: &&Slice| members::data(status).any(|m| m.slice_uid == s.spec.uid);
     o.slices.iter().filter(is_member)
 }
 
@@ -70,7 +70,7 @@ impl Pass {
     fn follow_slices(&mut self, o: &Observed) {
         let at_drive = |s: &Slice| quantity::bytes(s.status.as_ref()?.size.as_ref()?);
         let sizes: Vec<_> = members(o, &self.status).map(at_drive).collect();
-        let all = sizes.len() == self.status.members.len();
+        let all = sizes.len() == members::data(&self.status).count();
         let Some(least) = sizes.into_iter().min().flatten().filter(|_| all) else {
             return;
         };

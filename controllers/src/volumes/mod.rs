@@ -1,4 +1,4 @@
-//! Volumes: placed on a drive, given an engine, and never two.
+//! Volumes: placed on drives, given an engine, and never two.
 //!
 //! Watches its own kind, what it makes (slices, engine pods) and what a decision hangs on
 //! (attachments, drives, pools, nodes, and what engines say). Each pass reads what it decides on
@@ -6,11 +6,14 @@
 
 pub mod apply;
 pub mod growth;
+pub mod members;
 pub mod objects;
 pub mod observe;
+pub mod parts;
 pub mod placement;
 pub mod plan;
 pub mod report;
+pub mod silence;
 pub mod status;
 pub mod takeover;
 #[cfg(test)]
@@ -23,7 +26,7 @@ use crate::shared::errors::{self, Error};
 use crate::shared::labels::Component;
 use crate::shared::news::News;
 use crate::shared::nodes;
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -31,6 +34,7 @@ use kube::runtime::watcher::Config;
 use kube::{Api, Resource, ResourceExt};
 use std::sync::Arc;
 use tokio::sync::Mutex;
+use weft_crds::volume::VolumeMember;
 use weft_crds::{Attachment, Drive, Pool, Slice, Volume};
 
 /// A context, and the one thing that passes of different volumes must not do at the same time.
@@ -59,6 +63,10 @@ pub async fn run(context: Arc<Context>) {
     let of_slices = main.store();
     let (slice_news, drive_news) = (News::default(), News::default());
     let said = context.links.engines().subscribe();
+    let (missing, of_links) = (main.store(), context.clone());
+    let drives_said = context.links.drives().subscribe();
+    let missed =
+        drives_said.flat_map(move |drive| stream::iter(missed(&missing, &of_links, &drive)));
     let shared = Shared::of(context.clone());
     let results = main
         .with_config(controller::config())
@@ -105,6 +113,7 @@ pub async fn run(context: Arc<Context>) {
             on_node(&of_nodes, &node.name_any())
         })
         .reconcile_on(said.map(|name| ObjectRef::new(&name)))
+        .reconcile_on(missed)
         .run(
             reconcile,
             |volume, error, shared| errors::policy(volume, error, shared.context.clone()),
@@ -126,16 +135,12 @@ pub(crate) async fn pass(name: &str, shared: &Shared) -> Result<Action, Error> {
     let writer = apply::Writer::new(context);
     if !observe::must_place(&seen) {
         let plan = plan::plan(&seen);
-        return writer
-            .perform(&seen.volume, seen.drive.as_ref(), plan)
-            .await;
+        return writer.perform(&seen.volume, &seen.drives, plan).await;
     }
     let _placing = shared.placing.lock().await;
     seen.placement = Some(observe::placement(context, &seen.volume).await?);
     let plan = plan::plan(&seen);
-    writer
-        .perform(&seen.volume, seen.drive.as_ref(), plan)
-        .await
+    writer.perform(&seen.volume, &seen.drives, plan).await
 }
 
 /// A cluster-scoped owner of a namespaced pod: the owner has no namespace, so kube's own mapping
@@ -215,6 +220,26 @@ fn on_drive(store: &Store<Volume>, drive: &str) -> Vec<ObjectRef<Volume>> {
             .is_some_and(|s| s.members.iter().any(|m| m.drive == drive))
     };
     select(store, |v| unplaced(v) || on(v))
+}
+
+/// Volumes whose engine has no connection to its slice on the drive.
+fn missed(store: &Store<Volume>, context: &Context, drive: &str) -> Vec<ObjectRef<Volume>> {
+    let unconnected = |member: &VolumeMember| {
+        let said = context.links.drive(member.drive_uid.parse().ok()?)?;
+        let word = silence::word_of(&said, &member.slice_uid)?;
+        Some(word.connections == 0)
+    };
+    select(store, |v| {
+        let status = v.status.as_ref();
+        let mut here = status
+            .iter()
+            .flat_map(|s| &s.members)
+            .filter(|m| m.drive == drive);
+        let serves = status
+            .and_then(|s| s.engine.as_ref())
+            .is_some_and(|e| e.serving);
+        serves && here.any(|m| unconnected(m).unwrap_or(false))
+    })
 }
 
 fn on_node(store: &Store<Volume>, node: &str) -> Vec<ObjectRef<Volume>> {

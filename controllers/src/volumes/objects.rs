@@ -1,6 +1,7 @@
 //! The objects that a plan asks for: slice, document and pod of an engine. Pure.
 
-use super::growth;
+use super::parts::Part;
+use super::{growth, parts};
 use crate::shared::context::{Context, FabricFacts};
 use crate::shared::documents::Place;
 use crate::shared::errors::Error;
@@ -16,13 +17,13 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::ObjectMeta;
 use kube::{Resource, ResourceExt};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use weft_crds::slice::SliceSpec;
 use weft_crds::volume::{VolumeHost, VolumeMember};
-use weft_crds::{Drive, Pool, Slice, Volume};
+use weft_crds::{Drive, Pool, Slice, SliceRole, Volume, VolumeStatus};
 use weft_spec::DOCUMENT_VERSION;
 use weft_spec::control::ControlLink;
-use weft_spec::engine::{AllowedHost, EngineDocument, SliceMember, Stack};
+use weft_spec::engine::{AllowedHost, EngineDocument, Mirror, SliceMember, Stack};
 use weft_spec::ids::{AttachGeneration, ClusterUid, DocumentGeneration, SliceUid, Term, VolumeUid};
 use weft_spec::keys::Key;
 use weft_spec::nqn::HostNqn;
@@ -35,19 +36,24 @@ const USER: i64 = 65532;
 const MEMORY: (&str, &str) = ("16Mi", "128Mi");
 /// Share of a processor to be scheduled by; there is no limit (throttling looks like a dead member).
 const CPU: &str = "10m";
+/// Of a witness: one chunk, of which nothing is ever written.
+const WITNESS_SIZE: &str = "64Ki";
 
-/// Name of the one slice of a volume: fixed, so that a pass cut short makes no second one.
-pub fn slice_name(volume: &Volume) -> String {
-    format!("{}-a", volume.name_any())
+/// Of a slice for so much of the volume as its role needs.
+pub fn slice_size(volume: &Volume, role: SliceRole) -> Quantity {
+    match role {
+        SliceRole::Data => volume.spec.size.clone(),
+        SliceRole::Witness => Quantity(WITNESS_SIZE.to_owned()),
+    }
 }
 
-/// The slice of a volume on a drive.
-pub fn slice(volume: &Volume, uid: VolumeUid, drive: &Drive, pool: &Pool) -> Slice {
+/// A slice of a volume on a drive.
+pub fn slice(volume: &Volume, uid: VolumeUid, part: &Part, drive: &Drive, pool: &Pool) -> Slice {
     let drive_uid = drive.spec.uid.clone().unwrap_or_default();
     let percent = pool.spec.overcommit_percent();
     Slice {
         metadata: ObjectMeta {
-            name: Some(slice_name(volume)),
+            name: Some(part.name.clone()),
             finalizers: Some(vec![labels::FINALIZER.to_owned()]),
             labels: Some(BTreeMap::from([
                 (labels::PART_OF.0.to_owned(), labels::PART_OF.1.to_owned()),
@@ -62,7 +68,8 @@ pub fn slice(volume: &Volume, uid: VolumeUid, drive: &Drive, pool: &Pool) -> Sli
             volume_uid: uid.to_string(),
             drive: drive.name_any(),
             drive_uid,
-            size: volume.spec.size.clone(),
+            role: part.role,
+            size: slice_size(volume, part.role),
             overcommit_percent: i32::try_from(percent).unwrap_or(100),
         },
         status: None,
@@ -129,12 +136,8 @@ pub fn document(
         .ok_or_else(|| broken("spec.uid"))?;
     let status = volume.status.as_ref().ok_or_else(|| broken("status"))?;
     let term = Term(u64::try_from(status.term).map_err(|_| broken("status.term"))?);
-    let member = status
-        .members
-        .first()
-        .ok_or_else(|| broken("status.members"))?;
-    let member =
-        slice_member(member, &facts.master, term).ok_or_else(|| broken("status.members"))?;
+    let stack = stack(volume, status, &facts.master, term)
+        .ok_or_else(|| broken("status.members or status.lineage"))?;
     let hosts = status
         .hosts
         .iter()
@@ -151,13 +154,30 @@ pub fn document(
         term,
         size: quantity::bytes(growth::told_size(volume, status))
             .ok_or_else(|| broken("status.allocated"))?,
-        stack: Stack::Slice(member),
+        stack,
         hosts: hosts
             .collect::<Option<_>>()
             .ok_or_else(|| broken("status.hosts"))?,
         port: facts.port,
         control: Some(link),
     })
+}
+
+fn stack(volume: &Volume, status: &VolumeStatus, master: &Key, term: Term) -> Option<Stack> {
+    let slices = |role: SliceRole| {
+        let members = status.members.iter().filter(move |m| m.role == role);
+        members.map(|m| slice_member(m, master, term))
+    };
+    if !parts::is_mirror(volume) {
+        return slices(SliceRole::Data).next()?.map(Stack::Slice);
+    }
+    Some(Stack::Mirror(Mirror {
+        members: slices(SliceRole::Data).collect::<Option<_>>()?,
+        witnesses: slices(SliceRole::Witness).collect::<Option<_>>()?,
+        formed: status.formed,
+        lineage: status.lineage.as_ref()?.parse().ok()?,
+        recovery: None,
+    }))
 }
 
 fn slice_member(member: &VolumeMember, master: &Key, term: Term) -> Option<SliceMember> {
@@ -191,7 +211,7 @@ fn allowed_host(host: &VolumeHost, master: &Key, volume: VolumeUid) -> Option<Al
 }
 
 /// The pod of an engine: passes the *restricted* Pod Security profile.
-pub fn pod(settings: &Settings, fabric: &FabricFacts, place: &Place, drive_node: &str) -> Pod {
+pub fn pod(settings: &Settings, fabric: &FabricFacts, place: &Place, wish: &Wish<'_>) -> Pod {
     let (document, mount) = pods::document_volume(&place.name);
     let port = |name: &str, number: u16| ContainerPort {
         name: Some(name.to_owned()),
@@ -227,7 +247,7 @@ pub fn pod(settings: &Settings, fabric: &FabricFacts, place: &Place, drive_node:
     };
     let mut spec = pods::base_spec(GRACE_SECONDS);
     spec.tolerations = Some(stays_but_avoids());
-    spec.affinity = Some(near(drive_node));
+    spec.affinity = Some(affinity(wish));
     spec.containers = vec![container];
     spec.volumes = Some(vec![document]);
     spec.security_context = Some(PodSecurityContext {
@@ -259,25 +279,37 @@ fn stays_but_avoids() -> Vec<Toleration> {
     }]
 }
 
-/// One hop less for every byte.
-fn near(node: &str) -> Affinity {
-    let requirement = NodeSelectorRequirement {
-        key: "metadata.name".to_owned(),
-        operator: "In".to_owned(),
-        values: Some(vec![node.to_owned()]),
+/// Where an engine is best placed.
+#[derive(Clone, Debug, Default)]
+pub struct Wish<'a> {
+    /// Nodes that have the data: one hop less for every byte.
+    pub near: BTreeSet<&'a str>,
+    /// A node that was lost a moment ago: Kubernetes may not have noticed.
+    pub away_from: Option<&'a str>,
+}
+
+fn affinity(wish: &Wish<'_>) -> Affinity {
+    // The API server takes one name a term.
+    let term = |node: &str, operator: &str, weight: i32| PreferredSchedulingTerm {
+        preference: NodeSelectorTerm {
+            match_fields: Some(vec![NodeSelectorRequirement {
+                key: "metadata.name".to_owned(),
+                operator: operator.to_owned(),
+                values: Some(vec![node.to_owned()]),
+            }]),
+            match_expressions: None,
+        },
+        weight,
     };
-    let preference = NodeSelectorTerm {
-        match_fields: Some(vec![requirement]),
-        match_expressions: None,
-    };
+    let near = wish
+        .near
+        .iter()
+        .filter(|node| Some(**node) != wish.away_from);
+    let near = near.map(|node| term(node, "In", 40));
+    let away = wish.away_from.map(|node| term(node, "NotIn", 100));
     Affinity {
         node_affinity: Some(NodeAffinity {
-            preferred_during_scheduling_ignored_during_execution: Some(vec![
-                PreferredSchedulingTerm {
-                    preference,
-                    weight: 100,
-                },
-            ]),
+            preferred_during_scheduling_ignored_during_execution: Some(near.chain(away).collect()),
             ..NodeAffinity::default()
         }),
         ..Affinity::default()

@@ -3,7 +3,7 @@
 
 use super::plan::{EnginePod, EngineSecret, Observed, Placement};
 use super::takeover::Trouble;
-use super::{growth, objects, plan};
+use super::{growth, parts, plan, silence};
 use crate::shared::context::Context;
 use crate::shared::errors::{Doing, Error};
 use crate::shared::labels::{TERM, VOLUME_UID};
@@ -15,10 +15,11 @@ use k8s_openapi::api::core::v1::{Node, Pod, Secret};
 use kube::api::ListParams;
 use kube::core::{Selector, SelectorExt};
 use kube::{Api, ResourceExt};
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use weft_crds::volume::VolumeMember;
 use weft_crds::{Attachment, Drive, Pool, Slice, Volume};
 use weft_spec::engine::{EngineDocument, EngineStatus};
 use weft_spec::ids::VolumeUid;
@@ -48,7 +49,7 @@ pub async fn observe(context: &Context, name: &str) -> Result<Option<Observed>, 
         .doing(|| format!("list attachments of Volume {name}"))?
         .items;
     let mut observed = Observed {
-        drive: drive(context, &volume, &slices).await?,
+        drives: drives(context, &volume, &slices).await?,
         volume,
         slices,
         placement: None,
@@ -56,6 +57,7 @@ pub async fn observe(context: &Context, name: &str) -> Result<Option<Observed>, 
         secrets: Vec::new(),
         attachments,
         report: None,
+        heard: Vec::new(),
         engine_port: context.fabric.ports.engine,
         now: Timestamp::now(),
     };
@@ -67,15 +69,10 @@ pub async fn observe(context: &Context, name: &str) -> Result<Option<Observed>, 
 
 /// Whether the plan needs [`placement`].
 pub fn must_place(o: &Observed) -> bool {
-    let name = objects::slice_name(&o.volume);
-    let member = o
-        .volume
-        .status
-        .as_ref()
-        .is_some_and(|s| !s.members.is_empty());
-    let slice = o.slices.iter().any(|s| s.name_any() == name);
+    let status = o.volume.status.as_ref();
+    let unplaced = status.is_none_or(|s| s.members.is_empty());
     let leaving = o.volume.metadata.deletion_timestamp.is_some();
-    let place = !member && !slice && !leaving;
+    let place = unplaced && !leaving && !parts::without_slice(o).is_empty();
     plan::uid(&o.volume).is_some() && (place || growth::is_wanted(o))
 }
 
@@ -117,24 +114,22 @@ pub async fn placement(context: &Context, volume: &Volume) -> Result<Placement, 
     })
 }
 
-async fn drive(
-    context: &Context,
-    volume: &Volume,
-    slices: &[Slice],
-) -> Result<Option<Drive>, Error> {
-    let member = volume
-        .status
-        .as_ref()
-        .and_then(|s| s.members.first())
-        .map(|m| m.drive.clone());
-    let Some(name) = member.or_else(|| slices.first().map(|s| s.spec.drive.clone())) else {
-        return Ok(None);
-    };
+async fn drives(context: &Context, volume: &Volume, slices: &[Slice]) -> Result<Vec<Drive>, Error> {
+    let members = volume.status.as_ref().map(|s| s.members.as_slice());
+    let members = members.unwrap_or_default().iter().map(|m| &m.drive);
+    let names: BTreeSet<_> = members
+        .chain(slices.iter().map(|s| &s.spec.drive))
+        .collect();
     let drives: Api<Drive> = Api::all(context.client.clone());
-    drives
-        .get_opt(&name)
-        .await
-        .doing(|| format!("read Drive {name}"))
+    let mut found = Vec::new();
+    for name in names {
+        let drive = drives
+            .get_opt(name)
+            .await
+            .doing(|| format!("read Drive {name}"))?;
+        found.extend(drive);
+    }
+    Ok(found)
 }
 
 /// Pods first: a Secret is there before its pod, so a pod without one has truly lost it.
@@ -180,7 +175,43 @@ async fn engines(context: &Context, uid: VolumeUid, o: &mut Observed) -> Result<
         o.pods.push(seen);
     }
     o.report = report(context, &o.volume);
+    listen_to_drives(context, o).await;
     Ok(())
+}
+
+/// What the drives say; an engine that they have lost is asked itself.
+async fn listen_to_drives(context: &Context, o: &mut Observed) {
+    let Some(status) = o.volume.status.clone() else {
+        return;
+    };
+    let word = |member: &VolumeMember| {
+        let said = context.links.drive(member.drive_uid.parse().ok()?)?;
+        silence::word_of(&said, &member.slice_uid).cloned()
+    };
+    o.heard = status.members.iter().filter_map(word).collect();
+    if !silence::is_missed(o, &status) {
+        return;
+    }
+    let name = status.engine.as_ref().map(|engine| &engine.pod);
+    let present = o.pods.iter_mut().find(|pod| Some(&pod.name) == name);
+    let Some(pod) = present.filter(|pod| pod.trouble.is_none() && pod.ip.is_some()) else {
+        return;
+    };
+    let asking = context.links.look_at_engine(&pod.name);
+    match tokio::time::timeout(silence::ANSWER, asking).await {
+        Ok(Ok(report)) => o.report = Some(report),
+        Ok(Err(error)) if !error.is_silence() => {
+            tracing::info!(pod = pod.name, %error, "an engine that its drives miss starts again");
+        }
+        Ok(Err(_)) | Err(_) => {
+            tracing::warn!(
+                pod = pod.name,
+                node = pod.node,
+                "an engine is lost: its drives miss it, and it is silent"
+            );
+            pod.trouble = Some(Trouble::Silent);
+        }
+    }
 }
 
 /// What the engine of the present term has said; names of pods have their term in them.

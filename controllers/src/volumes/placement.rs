@@ -1,16 +1,20 @@
-//! Which drive a slice goes to. Pure: candidates in, one name or a refusal out.
+//! Which drives the slices of a volume go to. Pure: candidates in, names or a refusal out.
 //!
-//! Order of preference, each only to break a tie in the one before: for each node label of
-//! `Pool.spec.spreadBy`, the domain with the fewest slices of the pool's drives; then the
-//! drive with the most room; then the name, so that the same observation always gives the
-//! same answer.
+//! No two slices of a volume share a drive, nor a domain of the last (the finest) node label of
+//! `Pool.spec.spreadBy`: what takes one away must leave the others. Beyond that the order of
+//! preference is, each only to break a tie in the one before: for each label, the domain with the
+//! fewest slices of this volume; for each label, the domain with the fewest slices of the pool's
+//! drives; the drive with the most room; the name, so that the same observation always gives
+//! the same answer.
 
+use super::objects;
+use super::parts::Part;
 use super::plan::{Observed, Placement};
 use super::status;
 use crate::shared::quantity;
 use k8s_openapi::api::core::v1::Node;
-use std::collections::BTreeMap;
-use weft_crds::{Drive, Phase, Pool, Slice, Volume};
+use std::collections::{BTreeMap, BTreeSet};
+use weft_crds::{Drive, Phase, Pool, Slice};
 
 /// A drive that the pool selects, as far as placement cares.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +33,8 @@ pub struct Candidate {
     pub promised: u64,
     /// How many slices it holds.
     pub slices: usize,
+    /// Whether it holds one of this volume.
+    pub is_taken: bool,
 }
 
 impl Candidate {
@@ -39,6 +45,12 @@ impl Candidate {
 
     fn domain(&self, key: &str) -> &str {
         self.node_labels.get(key).map_or("", String::as_str)
+    }
+
+    fn take(&mut self, size: u64) {
+        self.promised = self.promised.saturating_add(size);
+        self.slices += 1;
+        self.is_taken = true;
     }
 }
 
@@ -58,9 +70,16 @@ pub enum Refusal {
         /// Its room.
         room: u64,
     },
+    /// Every ready drive shares a drive or a failure domain with another slice of the volume.
+    TooFewDomains {
+        /// The node label that tells domains apart; `None` where only drives count.
+        key: Option<String>,
+        /// Domains (or drives) that can take a slice.
+        domains: Vec<String>,
+    },
 }
 
-/// Chooses a drive for a slice of `size` bytes.
+/// Chooses a drive for one more slice of `size` bytes.
 pub fn pick<'a>(
     candidates: &'a [Candidate],
     spread_by: &[String],
@@ -70,22 +89,28 @@ pub fn pick<'a>(
         return Err(Refusal::NoDrive);
     }
     let ready = || candidates.iter().filter(|c| c.ready);
-    let Some(roomiest) = ready().max_by_key(|c| c.room()) else {
+    if ready().next().is_none() {
         let reasons: Vec<_> = candidates
             .iter()
             .take(3)
             .map(|c| format!("{} ({})", c.name, c.reason))
             .collect();
         return Err(Refusal::NoneReady(reasons.join(", ")));
+    }
+    let finest = spread_by.last();
+    let apart = || ready().filter(|c| is_apart(c, candidates, finest));
+    let Some(roomiest) = apart().max_by_key(|c| c.room()) else {
+        return Err(too_few_domains(candidates, finest));
     };
-    ready()
+    apart()
         .filter(|c| c.room() >= size)
         .min_by_key(|c| {
-            let crowd: Vec<usize> = spread_by
-                .iter()
-                .map(|key| slices_in_domain(candidates, key, c.domain(key)))
-                .collect();
-            (crowd, std::cmp::Reverse(c.room()), c.name.clone())
+            let count = |taken: bool| -> Vec<usize> {
+                let crowd = |key: &String| crowd(candidates, key, c.domain(key), taken);
+                spread_by.iter().map(crowd).collect()
+            };
+            let room = std::cmp::Reverse(c.room());
+            (count(true), count(false), room, c.name.clone())
         })
         .ok_or_else(|| Refusal::TooLarge {
             asked: size,
@@ -94,37 +119,81 @@ pub fn pick<'a>(
         })
 }
 
-fn slices_in_domain(candidates: &[Candidate], key: &str, domain: &str) -> usize {
-    candidates
-        .iter()
-        .filter(|c| c.domain(key) == domain)
-        .map(|c| c.slices)
-        .sum()
+/// Whether a failure that takes this drive away leaves every other slice of the volume.
+fn is_apart(candidate: &Candidate, all: &[Candidate], finest: Option<&String>) -> bool {
+    let together = |other: &Candidate| {
+        finest.is_some_and(|key| other.domain(key) == candidate.domain(key))
+            || other.name == candidate.name
+    };
+    !all.iter().filter(|c| c.is_taken).any(together)
 }
 
-/// Chooses a drive for the slice of a volume, or says why there is none.
+fn too_few_domains(candidates: &[Candidate], finest: Option<&String>) -> Refusal {
+    let named = |c: &Candidate| {
+        finest
+            .map_or(c.name.as_str(), |key| c.domain(key))
+            .to_owned()
+    };
+    let usable = candidates.iter().filter(|c| c.ready || c.is_taken);
+    let domains: BTreeSet<_> = usable.map(named).collect();
+    Refusal::TooFewDomains {
+        key: finest.cloned(),
+        domains: domains.into_iter().collect(),
+    }
+}
+
+/// Slices in a domain: those of this volume, or all.
+fn crowd(candidates: &[Candidate], key: &str, domain: &str, of_volume: bool) -> usize {
+    let here = candidates.iter().filter(|c| c.domain(key) == domain);
+    here.map(|c| match of_volume {
+        true => usize::from(c.is_taken),
+        false => c.slices,
+    })
+    .sum()
+}
+
+/// What each of the parts goes on.
+pub type Chosen<'a> = Vec<(&'a Part, &'a Drive)>;
+
+/// Chooses a drive for each part of a volume that has none, or says why that cannot be: all of them
+/// or none.
 pub fn choose<'a>(
-    volume: &Volume,
+    o: &Observed,
+    parts: &'a [Part],
     placement: &'a Placement,
-) -> Result<(&'a Drive, &'a Pool), status::Word> {
+) -> Result<(&'a Pool, Chosen<'a>), status::Word> {
+    let volume = &o.volume;
     let Some(pool) = &placement.pool else {
         return Err(status::unknown_pool(volume));
     };
-    let candidates: Vec<Candidate> = placement
+    let percent = pool.spec.overcommit_percent();
+    let mut candidates: Vec<Candidate> = placement
         .drives
         .iter()
-        .map(|d| candidate(d, pool.spec.overcommit_percent(), placement))
+        .map(|drive| Candidate {
+            is_taken: o.slices.iter().any(|s| is_on(s, drive)),
+            ..candidate(drive, percent, placement)
+        })
         .collect();
-    let size = quantity::bytes(&volume.spec.size).unwrap_or(u64::MAX);
-    let refused = |refusal: Refusal| status::refused(volume, refusal);
-    let chosen = pick(&candidates, &pool.spec.spread_by, size).map_err(refused)?;
-    let found = placement
-        .drives
-        .iter()
-        .find(|d| d.metadata.name.as_ref() == Some(&chosen.name));
-    found
-        .map(|drive| (drive, pool))
-        .ok_or_else(|| status::refused(volume, Refusal::NoDrive))
+    let mut chosen = Vec::new();
+    for part in parts {
+        let size = quantity::bytes(&objects::slice_size(volume, part.role)).unwrap_or(u64::MAX);
+        let picked = pick(&candidates, &pool.spec.spread_by, size);
+        let name = picked
+            .map_err(|refusal| status::refused(volume, refusal))?
+            .name
+            .clone();
+        let taken = candidates.iter_mut().zip(&placement.drives);
+        for (candidate, drive) in taken.filter(|(c, _)| c.name == name) {
+            candidate.take(size);
+            chosen.push((part, drive));
+        }
+    }
+    Ok((pool, chosen))
+}
+
+fn is_on(slice: &Slice, drive: &Drive) -> bool {
+    drive.metadata.name.as_ref() == Some(&slice.spec.drive)
 }
 
 /// Whether the drive of a slice can promise what the volume asks for more: the percentage of its
@@ -139,7 +208,7 @@ pub fn room_to_grow(
     let pool = placement.pool.as_ref();
     let percent = pool.map_or(before, |pool| pool.spec.overcommit_percent());
     let same = |d: &&Drive| d.spec.uid.as_ref() == Some(&slice.spec.drive_uid);
-    let Some(drive) = o.drive.as_ref().filter(same) else {
+    let Some(drive) = o.drives.iter().find(same) else {
         return Err(status::grows_later(slice, "it does not exist"));
     };
     let drive = candidate(drive, percent, placement);
@@ -161,10 +230,7 @@ fn candidate(drive: &Drive, percent: u32, placement: &Placement) -> Candidate {
         && drive.spec.uid.is_some();
     let capacity = status.size.as_ref().and_then(quantity::bytes).unwrap_or(0);
     let limit = u128::from(capacity) * u128::from(percent) / 100;
-    let here = placement
-        .slices
-        .iter()
-        .filter(|s| drive.metadata.name.as_ref() == Some(&s.spec.drive));
+    let here = placement.slices.iter().filter(|s| is_on(s, drive));
     let sizes: Vec<u64> = here
         .map(|s| quantity::bytes(&s.spec.size).unwrap_or(0))
         .collect();
@@ -180,6 +246,7 @@ fn candidate(drive: &Drive, percent: u32, placement: &Placement) -> Candidate {
         promised_limit: u64::try_from(limit).unwrap_or(u64::MAX),
         promised: sizes.iter().fold(0, |sum, size| sum.saturating_add(*size)),
         slices: sizes.len(),
+        is_taken: false,
     }
 }
 
@@ -196,6 +263,7 @@ mod tests {
             promised_limit: room,
             promised: 0,
             slices,
+            is_taken: false,
         }
     }
 
@@ -226,6 +294,47 @@ mod tests {
         ];
         assert_eq!(pick(&drives, &zones(), 10).unwrap().name, "c");
         assert_eq!(pick(&drives[..2], &zones(), 10).unwrap().name, "a");
+    }
+
+    #[test]
+    fn slices_of_one_volume_never_share_a_domain_of_the_finest_label_or_a_drive() {
+        let mut drives = [
+            drive("a0", "z1", 100, 0),
+            drive("a1", "z1", 100, 0),
+            drive("b", "z2", 10, 9),
+        ];
+        drives[0].is_taken = true;
+        assert_eq!(pick(&drives, &zones(), 10).unwrap().name, "b");
+        drives[2].is_taken = true;
+        let refusal = Refusal::TooFewDomains {
+            key: Some("zone".into()),
+            domains: vec!["z1".into(), "z2".into()],
+        };
+        assert_eq!(pick(&drives, &zones(), 10), Err(refusal));
+        assert_eq!(pick(&drives, &[], 10).unwrap().name, "a1");
+        drives[1].is_taken = true;
+        assert!(matches!(
+            pick(&drives, &[], 10),
+            Err(Refusal::TooFewDomains { key: None, .. })
+        ));
+    }
+
+    #[test]
+    fn slices_of_one_volume_spread_over_the_coarser_labels_too() {
+        let host = |mut drive: Candidate, host: &str| {
+            drive.node_labels.insert("host".into(), host.into());
+            drive
+        };
+        let mut drives = [
+            host(drive("a", "z1", 100, 0), "h1"),
+            host(drive("b", "z1", 100, 0), "h2"),
+            host(drive("c", "z2", 100, 7), "h3"),
+        ];
+        let keys = ["zone".to_owned(), "host".to_owned()];
+        drives[0].is_taken = true;
+        assert_eq!(pick(&drives, &keys, 10).unwrap().name, "c");
+        drives[2].is_taken = true;
+        assert_eq!(pick(&drives, &keys, 10).unwrap().name, "b");
     }
 
     #[test]

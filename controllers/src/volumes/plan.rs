@@ -6,8 +6,8 @@
 //! | seen | decided |
 //! | --- | --- |
 //! | no finalizer or no uid | claim: both in one patch |
-//! | no slice, no member | choose a drive, create the slice `<volume>-a` |
-//! | slice allocated, no member | write it into `status.members` |
+//! | slices missing, no member | choose a drive for each, create them ([`parts`](super::parts)) |
+//! | every slice allocated, no member | write them into `status.members` |
 //! | member with an address, no live pod of `status.term` | raise the term; in that very pass make its Secret and pod |
 //! | `spec.size` raised | see [`growth`](super::growth) |
 //! | Secret older than `status.documentGeneration` | write the document |
@@ -16,9 +16,10 @@
 //! | Secret of a term without a pod | delete it |
 //! | deleted, nothing attached | pods away, then slices, then the finalizer |
 
+use super::parts::{Missing, Part};
 use super::report::{leaving, takes_documents};
 use super::takeover::{Cause, Trouble, cause_for_another};
-use super::{objects, placement, status};
+use super::{members, objects, parts, placement, silence, status};
 use crate::shared::conditions::whole_second;
 use crate::shared::{finalizers, quantity};
 use jiff::{SignedDuration, Timestamp};
@@ -26,8 +27,10 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+use uuid::Uuid;
 use weft_crds::volume::{VolumeEngine, VolumeMember};
-use weft_crds::{Attachment, Drive, Phase, Pool, Slice, Volume, VolumeStatus};
+use weft_crds::{Attachment, Drive, Pool, Slice, Volume, VolumeStatus};
+use weft_spec::drive::SliceStatus;
 use weft_spec::engine::{EngineState, EngineStatus};
 use weft_spec::ids::{Term, VolumeUid};
 
@@ -42,9 +45,9 @@ pub struct Observed {
     pub volume: Volume,
     /// Slices whose `spec.volume` names it.
     pub slices: Vec<Slice>,
-    /// The drive of its member, or of its slice while there is no member.
-    pub drive: Option<Drive>,
-    /// What placement needs; read only while there is no slice, or one that is to grow.
+    /// The drives of its members, or of its slices while there is no member.
+    pub drives: Vec<Drive>,
+    /// What placement needs; read only while slices are missing, or one is to grow.
     pub placement: Option<Placement>,
     /// Engine pods with the volume's uid.
     pub pods: Vec<EnginePod>,
@@ -54,10 +57,20 @@ pub struct Observed {
     pub attachments: Vec<Attachment>,
     /// The newest status that an engine has pushed, of whatever term.
     pub report: Option<EngineStatus>,
+    /// What the drives of its members have last said of their slices.
+    pub heard: Vec<SliceStatus>,
     /// TCP port of engines' targets.
     pub engine_port: u16,
     /// The clock.
     pub now: Timestamp,
+}
+
+impl Observed {
+    /// The drive that holds a member.
+    pub fn drive_of(&self, member: &VolumeMember) -> Option<&Drive> {
+        let uid = Some(member.drive_uid.as_str());
+        self.drives.iter().find(|d| d.spec.uid.as_deref() == uid)
+    }
 }
 
 /// What placement looks at.
@@ -144,7 +157,10 @@ pub enum Step {
     /// Write this slice's size; its own controller asks the drive.
     GrowSlice(Box<Slice>),
     /// Create Secret and pod of the term that the swap has raised.
-    StartEngine,
+    StartEngine {
+        /// The node that has just been lost, as far as is known.
+        away_from: Option<String>,
+    },
     /// Bring the present document into the Secret of this name, if it is older there.
     WriteDocument(String),
     /// Put the present document to the running engine.
@@ -211,9 +227,9 @@ impl Pass {
 
     fn run(&mut self, o: &Observed, uid: VolumeUid) {
         if self.status.members.is_empty() {
-            match member(o) {
-                Ok(member) => self.status.members.push(member),
-                Err(Missing::Slice) => return self.place(o, uid),
+            match parts::members(o) {
+                Ok(members) => self.status.members = members,
+                Err(Missing::Slices(parts)) => return self.place(o, uid, &parts),
                 Err(Missing::Word(word)) => return status::not_placed(o, &mut self.status, word),
             }
         }
@@ -232,15 +248,19 @@ impl Pass {
         status::settle(o, &mut self.status);
     }
 
-    fn place(&mut self, o: &Observed, uid: VolumeUid) {
+    fn place(&mut self, o: &Observed, uid: VolumeUid, parts: &[Part]) {
         let Some(placement) = &o.placement else {
             return;
         };
-        match placement::choose(&o.volume, placement) {
-            Ok((drive, pool)) => {
-                let slice = objects::slice(&o.volume, uid, drive, pool);
-                self.steps.push(Step::CreateSlice(Box::new(slice)));
-                status::placing(o, &mut self.status, drive);
+        match placement::choose(o, parts, placement) {
+            Ok((pool, chosen)) => {
+                let slice = |(part, drive): &(&Part, &Drive)| {
+                    objects::slice(&o.volume, uid, part, drive, pool)
+                };
+                let slices = chosen.iter().map(slice).map(Box::new);
+                self.steps.extend(slices.map(Step::CreateSlice));
+                let drives: Vec<_> = chosen.iter().map(|(_, drive)| *drive).collect();
+                status::placing(o, &mut self.status, &drives);
             }
             Err(word) => status::not_placed(o, &mut self.status, word),
         }
@@ -248,18 +268,16 @@ impl Pass {
 
     /// A drive's pod has an address of its own each time it is made.
     fn follow_addresses(&mut self, o: &Observed) {
-        let address = o.drive.as_ref().and_then(drive_address);
-        let (Some(drive), Some(address)) = (&o.drive, address) else {
-            return;
-        };
+        let mut moved = false;
         for member in &mut self.status.members {
-            let same = drive.spec.uid.as_deref() == Some(member.drive_uid.as_str());
-            if same && member.address != address {
-                if !member.address.is_empty() {
-                    self.status.document_generation += 1;
-                }
-                member.address.clone_from(&address);
+            let address = o.drive_of(member).and_then(drive_address);
+            if let Some(address) = address.filter(|address| *address != member.address) {
+                moved |= !member.address.is_empty();
+                member.address = address;
             }
+        }
+        if moved {
+            self.status.document_generation += 1;
         }
     }
 
@@ -267,6 +285,7 @@ impl Pass {
         let present = present_pod(o, &self.status);
         self.listen(o, present);
         let Some(cause) = cause_for_another(o, &self.status, present) else {
+            self.again = silence::is_missed(o, &self.status).then_some(silence::AGAIN);
             return;
         };
         let served = self.status.engine.as_ref().is_some_and(|e| e.serving);
@@ -304,7 +323,13 @@ impl Pass {
             if report.size > 0 {
                 self.status.size = Some(quantity::quantity(report.size));
             }
-            self.status.formed |= engine.serving;
+            let forms = engine.serving && !self.status.formed;
+            self.status.formed |= forms;
+            if forms && parts::is_mirror(&o.volume) {
+                // From here on empty slices are no new volume, whatever the engine's Secret says.
+                self.status.document_generation += 1;
+            }
+            members::follow(&mut self.status.members, report, o.now);
         }
     }
 
@@ -326,12 +351,17 @@ impl Pass {
             .map_or(0, |r| number(r.document_generation.0));
         let newest = documents.max(reported).max(self.status.document_generation);
         self.status.document_generation = newest + 1;
+        if parts::is_mirror(&o.volume) && self.status.lineage.is_none() {
+            self.status.lineage = Some(Uuid::new_v4().to_string());
+        }
         self.status.engine = Some(VolumeEngine {
             pod: objects::pod_name(&o.volume, uid, self.status.term),
             since: Some(Time(whole_second(o.now))),
             ..VolumeEngine::default()
         });
-        self.steps.push(Step::StartEngine);
+        self.steps.push(Step::StartEngine {
+            away_from: cause.lost_node().map(str::to_owned),
+        });
         self.notes.push(Note {
             reason: "EngineStarted",
             text: format!("term {}: {cause}", self.status.term),
@@ -339,7 +369,8 @@ impl Pass {
     }
 
     fn documents(&mut self, o: &Observed) {
-        if self.steps.contains(&Step::StartEngine) {
+        let starts = |step: &Step| matches!(step, Step::StartEngine { .. });
+        if self.steps.iter().any(starts) {
             return;
         }
         // A restored backup: what is durable at the slices is newer than the resource.
@@ -442,40 +473,6 @@ impl Pass {
         status::taking_down(o, &mut self.status);
         Plan::Pass(Box::new(self))
     }
-}
-
-enum Missing {
-    Slice,
-    Word(status::Word),
-}
-
-/// The member that the slice of this volume makes, once its drive has allocated it.
-fn member(o: &Observed) -> Result<VolumeMember, Missing> {
-    let name = objects::slice_name(&o.volume);
-    let named = |s: &&Slice| s.metadata.name.as_ref() == Some(&name);
-    let Some(slice) = o.slices.iter().find(named) else {
-        return Err(Missing::Slice);
-    };
-    if Some(&slice.spec.volume_uid) != o.volume.spec.uid.as_ref() {
-        return Err(Missing::Word(status::foreign_slice(slice)));
-    }
-    if slice.metadata.deletion_timestamp.is_some() {
-        return Err(Missing::Word(status::slice_leaving(slice)));
-    }
-    let ready = slice
-        .status
-        .as_ref()
-        .is_some_and(|s| s.phase == Phase::Ready);
-    if !ready {
-        return Err(Missing::Word(status::slice_waits(slice)));
-    }
-    Ok(VolumeMember {
-        slice: name,
-        slice_uid: slice.spec.uid.clone(),
-        drive: slice.spec.drive.clone(),
-        drive_uid: slice.spec.drive_uid.clone(),
-        address: String::new(),
-    })
 }
 
 /// The pod of the present term.

@@ -1,21 +1,23 @@
 //! What a Volume's status says: phase and conditions from what was observed. Pure.
 //!
 //! `Placed` is True once every slice is allocated and a member; `Ready` is True while the engine
-//! serves. A message names the cause, the evidence and the next step, with times and never with
+//! serves; `Redundant`, of a mirror, while any one drive may be lost. A message names the cause, the evidence and the next step, with times and never with
 //! ages, so that nothing has to be written again while nothing happens.
 
 mod expansion;
+mod redundancy;
 
 pub use expansion::{EXPANDED, NO_ROOM, expansion, grows_later, no_room};
+pub use redundancy::REDUNDANT;
 
 use super::placement::Refusal;
 use super::plan::{self, EnginePod, Observed};
 use super::takeover::Trouble;
-use super::wires;
+use super::{members, parts, wires};
 use crate::shared::conditions::{self, Truth};
 use crate::shared::quantity;
-use weft_crds::volume::{VolumeMember, WireKind, WireState};
-use weft_crds::{Drive, Phase, Slice, Volume, VolumeStatus};
+use weft_crds::volume::{MemberState, VolumeMember};
+use weft_crds::{Drive, Phase, Slice, SliceRole, Volume, VolumeStatus};
 use weft_spec::engine::{EngineState, EngineStatus};
 
 /// All slices are allocated and members.
@@ -81,13 +83,19 @@ pub fn not_placed(o: &Observed, status: &mut VolumeStatus, word: Word) {
     status.replicas = Some(format!("0/{}", o.volume.spec.replicas));
 }
 
-/// A drive was chosen in this very pass.
-pub fn placing(o: &Observed, status: &mut VolumeStatus, drive: &Drive) {
-    let drive = drive.metadata.name.as_deref().unwrap_or_default();
+/// Drives were chosen in this very pass.
+pub fn placing(o: &Observed, status: &mut VolumeStatus, drives: &[&Drive]) {
+    let names: Vec<_> = drives
+        .iter()
+        .filter_map(|drive| drive.metadata.name.as_deref())
+        .collect();
     let word = Word::new(
         Phase::Pending,
         "Allocating",
-        format!("drive {drive} was chosen; it is asked for the slice"),
+        format!(
+            "chosen and asked for a slice: drive {}",
+            names.join(", drive ")
+        ),
     );
     not_placed(o, status, word);
 }
@@ -134,7 +142,37 @@ pub fn refused(volume: &Volume, refusal: Refusal) -> Word {
                 quantity::human(room)
             ),
         ),
+        Refusal::TooFewDomains { key, domains } => {
+            too_few_domains(volume, key.as_deref(), &domains)
+        }
     }
+}
+
+fn too_few_domains(volume: &Volume, key: Option<&str>, domains: &[String]) -> Word {
+    let (pool, replicas) = (&volume.spec.pool, volume.spec.replicas);
+    let slices = parts::wanted(volume).len();
+    let witness = if parts::wanted(volume)
+        .iter()
+        .any(|p| p.role == SliceRole::Witness)
+    {
+        " (one of them a witness, which only votes)"
+    } else {
+        ""
+    };
+    let (what, found) = match key {
+        Some(key) => (format!("different {key}"), domains.join(", ")),
+        None => ("different drives".to_owned(), domains.join(", ")),
+    };
+    Word::new(
+        Phase::Pending,
+        "TooFewDomains",
+        format!(
+            "replicas {replicas} takes {slices} slices{witness} on {what}; pool {pool} has usable drives on {}: \
+             {found}; add a drive elsewhere (spec.spreadBy of the pool says what counts), or make the volume with \
+             fewer replicas",
+            domains.len()
+        ),
+    )
 }
 
 /// Phase and reason of a drive that is not Ready, in one word.
@@ -234,8 +272,7 @@ pub fn drive_without_address(o: &Observed, status: &mut VolumeStatus, member: &V
         format!(
             "drive {} has no address yet{}; the engine starts when it has (kubectl describe drive {})",
             member.drive,
-            o.drive
-                .as_ref()
+            o.drive_of(member)
                 .map(|d| format!(" ({})", drive_reason(d)))
                 .unwrap_or_default(),
             member.drive
@@ -260,18 +297,15 @@ pub fn settle(o: &Observed, status: &mut VolumeStatus) {
     say(o, status, READY, &word);
     status.phase = word.phase;
     finish(o, status);
+    redundancy::settle(o, status);
 }
 
 fn finish(o: &Observed, status: &mut VolumeStatus) {
     status.wires = wires::wires(o, status);
-    let proven = |m: &&VolumeMember| {
-        let to = format!("drive/{}", m.drive);
-        let ready = |w: &&weft_crds::volume::Wire| {
-            w.kind == WireKind::EngineToDrive && w.to == to && w.state == WireState::Ready
-        };
-        status.wires.iter().any(|w| ready(&w))
+    let serves = |m: &&VolumeMember| {
+        m.state != Some(MemberState::OutOfSync) && members::is_reached(status, m)
     };
-    let serving = status.members.iter().filter(proven).count();
+    let serving = members::data(status).filter(serves).count();
     status.replicas = Some(format!("{serving}/{}", o.volume.spec.replicas));
     let nodes: Vec<&str> = status.hosts.iter().map(|h| h.node.as_str()).collect();
     status.attached_to = (!nodes.is_empty()).then(|| nodes.join(","));
@@ -301,7 +335,7 @@ fn engine_word(
     report: Option<&EngineStatus>,
 ) -> Word {
     match &pod.trouble {
-        Some(Trouble::NodeNotReady) => return node_silent(o, pod),
+        Some(Trouble::NodeNotReady | Trouble::Silent) => return node_silent(o, pod),
         Some(trouble) => {
             return Word::new(
                 waiting_phase(status),
@@ -357,11 +391,10 @@ fn serving(status: &VolumeStatus, pod: &EnginePod) -> Word {
 }
 
 fn node_silent(o: &Observed, pod: &EnginePod) -> Word {
-    let drive = o
-        .drive
-        .as_ref()
-        .and_then(|d| d.metadata.name.as_deref())
-        .unwrap_or("its drive");
+    let on_node = |d: &&Drive| d.spec.host_export.node == pod.node;
+    let there = o.drives.iter().filter(on_node);
+    let names: Vec<_> = there.filter_map(|d| d.metadata.name.as_deref()).collect();
+    let drive = names.join(", ");
     let mut word = Word::new(
         Phase::Paused,
         "NodeNotReady",
@@ -409,7 +442,7 @@ pub fn taking_down(o: &Observed, status: &mut VolumeStatus) {
             "waits for pod {} in namespace weft-engines to end",
             pod.name
         );
-        if matches!(pod.trouble, Some(Trouble::NodeNotReady)) {
+        if matches!(pod.trouble, Some(Trouble::NodeNotReady | Trouble::Silent)) {
             message = format!(
                 "{message}; its node {} does not report: start the node, or if it is off for good \
                  kubectl delete node {}",

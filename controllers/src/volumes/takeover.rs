@@ -3,6 +3,7 @@
 //! A takeover needs no help of the lost node: the fence at the drive makes it safe whatever the
 //! engine before still does.
 
+use super::members;
 use super::plan::{EnginePod, Observed, term};
 use weft_crds::VolumeStatus;
 use weft_spec::engine::{EngineState, EngineStatus};
@@ -18,6 +19,8 @@ pub enum Trouble {
     NodeGone,
     /// Its node does not report.
     NodeNotReady,
+    /// Its drives have lost it, and nothing comes from it.
+    Silent,
 }
 
 /// Why another engine is started.
@@ -33,8 +36,15 @@ pub enum Cause {
     Leaving(String),
     /// The engine met a newer fence.
     Parked,
-    /// See there.
-    Trouble(String, Trouble),
+    /// It cannot be counted on.
+    Trouble {
+        /// The pod.
+        pod: String,
+        /// Where it runs.
+        node: String,
+        /// Why.
+        trouble: Trouble,
+    },
 }
 
 impl Cause {
@@ -42,8 +52,24 @@ impl Cause {
     pub fn is_failure(&self) -> bool {
         matches!(
             self,
-            Self::Parked | Self::Trouble(_, Trouble::Ended(_) | Trouble::CrashLoop(_))
+            Self::Parked
+                | Self::Trouble {
+                    trouble: Trouble::Ended(_) | Trouble::CrashLoop(_),
+                    ..
+                }
         )
+    }
+
+    /// The node that is lost, by this cause. Kubernetes may still think well of it.
+    pub fn lost_node(&self) -> Option<&str> {
+        match self {
+            Self::Trouble {
+                node,
+                trouble: Trouble::NodeGone | Trouble::NodeNotReady | Trouble::Silent,
+                ..
+            } => Some(node),
+            _ => None,
+        }
     }
 }
 
@@ -67,8 +93,16 @@ pub fn cause_for_another(
     }
     match &pod.trouble {
         // The data is on that very node: an engine elsewhere would only wait for it.
-        Some(Trouble::NodeNotReady) if on_drives_node(o, pod) => None,
-        Some(trouble) => Some(Cause::Trouble(pod.name.clone(), trouble.clone())),
+        Some(Trouble::NodeNotReady | Trouble::Silent)
+            if !members::can_do_without(o, status, &pod.node) =>
+        {
+            None
+        }
+        Some(trouble) => Some(Cause::Trouble {
+            pod: pod.name.clone(),
+            node: pod.node.clone(),
+            trouble: trouble.clone(),
+        }),
         None => {
             let parked =
                 |r: &EngineStatus| term(r.term) == status.term && r.state == EngineState::Parked;
@@ -80,12 +114,6 @@ pub fn cause_for_another(
     }
 }
 
-fn on_drives_node(o: &Observed, pod: &EnginePod) -> bool {
-    o.drive
-        .as_ref()
-        .is_some_and(|d| d.spec.host_export.node == pod.node)
-}
-
 impl std::fmt::Display for Cause {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -94,7 +122,7 @@ impl std::fmt::Display for Cause {
             Self::NoSecret => f.write_str("the Secret of the pod before is gone"),
             Self::Leaving(pod) => write!(f, "pod {pod} is being deleted"),
             Self::Parked => f.write_str("the engine before was fenced by a newer one"),
-            Self::Trouble(pod, trouble) => write!(f, "pod {pod}: {trouble}"),
+            Self::Trouble { pod, trouble, .. } => write!(f, "pod {pod}: {trouble}"),
         }
     }
 }
@@ -106,6 +134,7 @@ impl std::fmt::Display for Trouble {
             Self::CrashLoop(why) => write!(f, "it fails at each start ({why})"),
             Self::NodeGone => f.write_str("its node is no more"),
             Self::NodeNotReady => f.write_str("its node does not report"),
+            Self::Silent => f.write_str("its drives have lost it, and it does not answer"),
         }
     }
 }

@@ -13,12 +13,16 @@ use weft_spec::nqn;
 
 mod documents;
 mod growing;
+mod mirror;
 mod placing;
 mod wires;
 
 const VOLUME: &str = "11111111-1111-4111-8111-111111111111";
 const SLICE: &str = "22222222-2222-4222-8222-222222222222";
 const DRIVE: &str = "33333333-3333-4333-8333-333333333333";
+
+/// An engine, anywhere.
+const STARTS: Step = Step::StartEngine { away_from: None };
 
 fn of<T: serde::de::DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).unwrap()
@@ -138,12 +142,13 @@ fn serving() -> Observed {
     Observed {
         volume: volume(status),
         slices: vec![slice("Ready")],
-        drive: Some(drive("d0", "10.0.0.1:4421", "4Gi")),
+        drives: vec![drive("d0", "10.0.0.1:4421", "4Gi")],
         placement: None,
         pods: vec![pod(3)],
         secrets: vec![secret(3, 5)],
         attachments: vec![],
         report: Some(report(3, 5, EngineState::Serving)),
+        heard: vec![],
         engine_port: 4420,
         now: now(),
     }
@@ -153,7 +158,7 @@ fn fresh() -> Observed {
     Observed {
         volume: volume(json!({})),
         slices: vec![],
-        drive: None,
+        drives: vec![],
         pods: vec![],
         secrets: vec![],
         report: None,
@@ -203,21 +208,21 @@ fn a_slice_that_waits_lends_the_volume_its_words() {
 fn an_allocated_slice_becomes_a_member_and_gets_its_engine_in_one_swap() {
     let o = Observed {
         slices: vec![slice("Ready")],
-        drive: serving().drive,
+        drives: serving().drives,
         ..fresh()
     };
     let pass = pass(&o);
     assert_eq!(pass.status.members[0].address, "10.0.0.1:4421");
     assert_eq!((pass.status.term, pass.status.document_generation), (1, 1));
     assert_eq!(pass.status.engine.as_ref().unwrap().pod, "db-11111111-1");
-    assert_eq!(pass.steps, [Step::StartEngine]);
+    assert_eq!(pass.steps, [STARTS]);
 }
 
 #[test]
 fn a_drive_without_an_address_gets_no_engine() {
     let o = Observed {
         slices: vec![slice("Ready")],
-        drive: Some(drive("d0", "", "4Gi")),
+        drives: vec![drive("d0", "", "4Gi")],
         ..fresh()
     };
     let pass = pass(&o);
@@ -279,7 +284,8 @@ fn another_term_is_raised_for_every_way_in_which_an_engine_ends() {
             (4, 6),
             "{cause}"
         );
-        assert!(pass.steps.contains(&Step::StartEngine), "{cause}");
+        let starts = |step: &Step| matches!(step, Step::StartEngine { .. });
+        assert!(pass.steps.iter().any(starts), "{cause}");
         assert!(pass.notes[0].text.contains(cause), "{:?}", pass.notes);
         let engine = pass.status.engine.unwrap();
         assert_eq!(
@@ -434,7 +440,12 @@ fn an_engines_pod_passes_the_restricted_profile_and_avoids_dead_nodes() {
     let settings = crate::testing::settings();
     let o = serving();
     let place = objects::place(&settings, &o.volume, uid(), 3);
-    let pod = objects::pod(&settings, &crate::testing::fabric(), &place, "n1");
+    let pod = objects::pod(
+        &settings,
+        &crate::testing::fabric(),
+        &place,
+        &objects::Wish::default(),
+    );
     let text = serde_json::to_value(&pod).unwrap();
     let spec = &text["spec"];
     let container = &spec["containers"][0];

@@ -54,6 +54,20 @@ pub enum ClientError {
     },
 }
 
+impl ClientError {
+    /// Whether nothing came from the peer or its node: no connection, and no refusal of one either.
+    pub fn is_silence(&self) -> bool {
+        use std::io::ErrorKind as Kind;
+        let silent = |kind| {
+            matches!(
+                kind,
+                Kind::TimedOut | Kind::HostUnreachable | Kind::NetworkUnreachable
+            )
+        };
+        matches!(self, Self::Connect { source, .. } if silent(source.kind()))
+    }
+}
+
 impl Client {
     /// A client that shows `identity` and talks only to the holder of `peer_certificate_pem`
     /// at `address` (`host:port`).

@@ -8,6 +8,7 @@
 //! | [`pods`] | pods that write, sum and compare |
 //! | [`process`] | processes of a pod on its node, found and killed |
 //! | [`progress`] | one line a step |
+//! | [`writer`] | a pod that writes without end and counts errors |
 //! | [`tour`] | the scenario of `make demo` |
 //! | [`clean`] | zero left: objects, slices, connections |
 
@@ -19,3 +20,4 @@ pub mod pods;
 pub mod process;
 pub mod progress;
 pub mod tour;
+pub mod writer;

@@ -8,12 +8,8 @@ use weft_e2e_cluster::kubectl::{kubectl, list, name, wait};
 use weft_e2e_cluster::pods::{self, Use};
 use weft_e2e_cluster::process::{Which, node_of, pids_of_container, pod_of};
 use weft_e2e_cluster::progress::{say, step};
+use weft_e2e_cluster::writer::Writer;
 use weft_e2e_cluster::{clean, install, lab, tour};
-
-/// Writes sixteen files over and over, each synced and summed; counts rounds and errors.
-const WRITER: &str = "rm -f /tmp/stop /tmp/stopped; mkfifo /tmp/stopped; (i=0; e=0; while [ ! -e /tmp/stop ]; do i=$((i+1)); f=/data/f$((i%16)); \
-    dd if=/dev/urandom of=$f bs=64k count=4 conv=fsync 2>/dev/null || e=$((e+1)); \
-    sha256sum $f > $f.sum || e=$((e+1)); echo $i $e > /tmp/progress; done; echo > /tmp/stopped) >/dev/null 2>&1 &";
 
 #[test]
 fn kills_without_operator_and_api_server_cost_no_io_error_on_either_kind_of_node() {
@@ -123,7 +119,7 @@ fn kills_on(node: &str) -> Result<()> {
         initiator.is_some() == (node != tour::KERNEL_NODE),
         "a user-space node has an initiator pod, the kernel node none"
     );
-    pods::shell("killed", WRITER)?;
+    let writer = Writer::start("killed")?;
     step("operator and API server stopped", || {
         kubectl(&[
             "scale",
@@ -175,38 +171,21 @@ fn kills_on(node: &str) -> Result<()> {
     step("API server back", restore)?;
     step(
         "the pod has gone on writing, without an error, and every sum is right",
-        verify,
+        || verify(writer),
     )?;
     pods::stop("killed")?;
     pods::release("killed")
 }
 
-fn verify() -> Result<()> {
-    let before = progress()?;
-    wait("the pod writes", Duration::from_secs(60), || {
-        let now = progress()?;
-        Ok(if now.0 > before.0 + 20 {
-            Ok(())
-        } else {
-            Err(format!("{before:?} {now:?}"))
-        })
-    })?;
-    pods::shell("killed", "touch /tmp/stop; timeout 60 cat /tmp/stopped")?;
-    let (rounds, errors) = progress()?;
-    say(&format!("    {rounds} files written, {errors} errors"));
-    ensure!(errors == 0, "{errors} I/O errors in {rounds} rounds");
-    pods::shell(
-        "killed",
-        "for s in /data/*.sum; do sha256sum -c -s $s || exit 1; done",
-    )
-    .map(drop)
-}
-
-fn progress() -> Result<(u64, u64)> {
-    let text = pods::shell("killed", "cat /tmp/progress")?;
-    let mut numbers = text.split_whitespace().map(str::parse::<u64>);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(rounds)), Some(Ok(errors))) => Ok((rounds, errors)),
-        _ => Ok((0, 0)),
-    }
+fn verify(writer: Writer) -> Result<()> {
+    writer.goes_on(writer.progress()?)?;
+    let done = writer.finish()?;
+    say(&format!(
+        "    {} files written, {} errors, longest gap {:.1} s",
+        done.rounds,
+        done.errors,
+        done.longest_gap.as_secs_f64()
+    ));
+    ensure!(done.errors == 0, "{} I/O errors", done.errors);
+    Ok(())
 }

@@ -13,11 +13,12 @@ fn bad_input_is_answered_with_what_to_do() {
     install::ready().expect("the lab is up with Weft installed");
     let before = restarts().expect("restart counts");
     step("a Volume of size 0 is refused", size_zero).expect("refused");
+    step("a Volume with four replicas is refused", four_replicas).expect("refused");
     step(
-        "a Volume with two replicas is refused with a pointer",
-        two_replicas,
+        "a Volume with more copies than failure domains says so",
+        too_few_domains,
     )
-    .expect("refused");
+    .expect("a condition");
     step("a Volume that names an unknown pool says so", unknown_pool).expect("a condition");
     step(
         "a Volume beyond capacity says asked and free",
@@ -56,8 +57,29 @@ fn size_zero() -> Result<()> {
     refused(&volume("bad-size", "fast", "0", 1), &["size"])
 }
 
-fn two_replicas() -> Result<()> {
-    refused(&volume("bad-replicas", "fast", "64Mi", 2), &["replicas"])
+fn four_replicas() -> Result<()> {
+    refused(
+        &volume("bad-replicas", "fast", "64Mi", 4),
+        &["replicas must be 1, 2 or 3"],
+    )
+}
+
+/// A pool of two drives has no place for the witness.
+fn too_few_domains() -> Result<()> {
+    kubectl(&["label", "drives.weft.storage", "n1-d0", "n2-d0", "pair=yes"])?;
+    apply(
+        r#"{"apiVersion":"weft.storage/v1alpha1","kind":"Pool","metadata":{"name":"pair"},
+            "spec":{"selector":{"matchLabels":{"pair":"yes"}}}}"#,
+    )?;
+    apply(&volume("bad-domains", "pair", "64Mi", 2))?;
+    says(
+        "volumes.weft.storage",
+        "bad-domains",
+        &["TooFewDomains", "3 slices", "on 2: n1, n2"],
+    )?;
+    delete_volume("bad-domains")?;
+    kubectl(&["delete", "pools.weft.storage", "pair"])?;
+    kubectl(&["label", "drives.weft.storage", "n1-d0", "n2-d0", "pair-"]).map(drop)
 }
 
 /// A condition of the volume with status False whose message says all these words.

@@ -32,10 +32,10 @@ impl Parameters {
             match key.as_str() {
                 "pool" => pool = Some(value.clone()),
                 "replicas" => match value.parse() {
-                    Ok(number) if number > 0 => replicas = number,
+                    Ok(number @ 1..=3) => replicas = number,
                     _ => {
                         return refuse(format!(
-                            "parameter replicas is {value:?}: it must be a number from 1"
+                            "parameter replicas is {value:?}: it must be 1, 2 or 3"
                         ));
                     }
                 },
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_mistake_is_told_by_its_name() {
-        let table: [(&[(&str, &str)], &str); 6] = [
+        let table: [(&[(&str, &str)], &str); 7] = [
             (&[], "pool is missing"),
             (&[("pool", "")], "pool is missing"),
             (
@@ -113,6 +113,7 @@ mod tests {
                 "\"replica\" is not known",
             ),
             (&[("pool", "a"), ("replicas", "0")], "replicas"),
+            (&[("pool", "a"), ("replicas", "4")], "1, 2 or 3"),
             (&[("pool", "a"), ("replicas", "two")], "replicas"),
             (
                 &[("pool", "a"), ("attach", "kernel")],

@@ -151,7 +151,9 @@ pub fn judge(volume: &Volume) -> Verdict {
         .map(|c| c.reason.as_str());
     match (status.phase, reason) {
         (Phase::Ready | Phase::Degraded, _) => Verdict::Ready,
-        (Phase::Pending, Some("NotEnoughCapacity")) => Verdict::Refuse(Code::ResourceExhausted),
+        (Phase::Pending, Some("NotEnoughCapacity" | "TooFewDomains")) => {
+            Verdict::Refuse(Code::ResourceExhausted)
+        }
         (Phase::Pending, Some("UnknownPool")) => Verdict::Refuse(Code::InvalidArgument),
         (Phase::Failed, _) => Verdict::Refuse(Code::Internal),
         _ => Verdict::Wait,
@@ -294,6 +296,11 @@ mod tests {
                 Phase::Pending,
                 "UnknownPool",
                 Verdict::Refuse(Code::InvalidArgument),
+            ),
+            (
+                Phase::Pending,
+                "TooFewDomains",
+                Verdict::Refuse(Code::ResourceExhausted),
             ),
             (Phase::Ready, "Serving", Verdict::Ready),
             (Phase::Degraded, "MemberStale", Verdict::Ready),

@@ -101,6 +101,13 @@ pub enum LinkError {
     Answer(#[from] serde_json::Error),
 }
 
+impl LinkError {
+    /// Whether nothing at all came from where the pod is, or from its node.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::Client(error) if error.is_silence())
+    }
+}
+
 /// The registry. Cloning shares it.
 #[derive(Clone)]
 pub struct Links {
@@ -285,6 +292,13 @@ impl Links {
     /// Asks a drive for its status now: what it pushed last may be older than what it has answered.
     pub async fn look_at_drive(&self, drive: DriveUid) -> Result<DriveStatus, LinkError> {
         let client = self.client(|_, link| link.peer == Peer::Drive(drive))?;
+        let answer = ask(&client, Method::GET, "/status", Vec::new()).await?;
+        Ok(serde_json::from_slice(&answer)?)
+    }
+
+    /// Asks an engine for its status now.
+    pub async fn look_at_engine(&self, pod: &str) -> Result<EngineStatus, LinkError> {
+        let client = self.client(|name, _| name == pod)?;
         let answer = ask(&client, Method::GET, "/status", Vec::new()).await?;
         Ok(serde_json::from_slice(&answer)?)
     }

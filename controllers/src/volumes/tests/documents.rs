@@ -66,7 +66,7 @@ fn a_document_counts_only_when_the_hosts_that_it_puts_out_have_ended() {
 #[test]
 fn a_drive_that_moved_raises_the_document() {
     let mut o = serving();
-    o.drive = Some(drive("d0", "10.0.0.77:4421", "4Gi"));
+    o.drives = vec![drive("d0", "10.0.0.77:4421", "4Gi")];
     let pass = pass(&o);
     assert_eq!(pass.status.members[0].address, "10.0.0.77:4421");
     assert_eq!(pass.status.document_generation, 6);

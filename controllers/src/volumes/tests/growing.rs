@@ -30,7 +30,7 @@ fn growing(capacity: &str, overcommit: &str) -> Observed {
     (status.size, status.allocated) = (Some(size("1Gi")), Some(size("1Gi")));
     o.slices = vec![sized("1Gi", "1Gi")];
     let drive = drive("d0", "10.0.0.1:4421", capacity);
-    o.drive = Some(drive.clone());
+    o.drives = vec![drive.clone()];
     o.placement = Some(Placement {
         pool: Some(pool(overcommit)),
         drives: vec![drive],
@@ -121,7 +121,7 @@ fn no_room_is_said_with_numbers_and_ways_out_and_changes_nothing() {
 #[test]
 fn a_drive_that_does_not_serve_is_waited_for() {
     let mut o = growing("4Gi", "100%");
-    o.drive.as_mut().unwrap().status.as_mut().unwrap().phase = Phase::Failed;
+    o.drives[0].status.as_mut().unwrap().phase = Phase::Failed;
     let pass = pass(&o);
     assert!(pass.steps.is_empty());
     let (_, reason, message) = told(&pass);
