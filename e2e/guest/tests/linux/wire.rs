@@ -10,7 +10,7 @@ use crate::host::{Host, Target, tap};
 use crate::proxy::{Part, Proxy, Spoil};
 
 /// What each of these is to the kernel: its own words when a connection is lost and made again.
-const RECONNECTS: [&str; 17] = [
+const RECONNECTS: [&str; 18] = [
     "starting error recovery",
     "Reconnecting in ",
     "Successfully reconnected",
@@ -25,6 +25,7 @@ const RECONNECTS: [&str; 17] = [
     // A cut while it looks for what may have changed, or sets a queue up.
     "Identify ",
     "Could not set queue count",
+    "Failed to configure AEN",
     "failed to connect queue",
     "failed nvme_keep_alive_end_io",
     "receive failed",
