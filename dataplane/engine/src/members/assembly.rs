@@ -55,6 +55,9 @@ pub struct State {
     pub access: Access,
     /// The newest document whose hosts may connect.
     pub admitted: Option<DocumentGeneration>,
+    /// A newer document than the one at hand is durable at the slices: nobody is admitted before it
+    /// comes.
+    pub outdated: Option<DocumentGeneration>,
     /// The record in force.
     pub record: Option<SliceRecord>,
     /// Slices with an association.
@@ -125,6 +128,7 @@ fn told(membership: &Membership) -> State {
         phase: membership.phase().clone(),
         access: membership.access(),
         admitted: None,
+        outdated: membership.outdated(),
         record: membership.record().cloned(),
         wires: BTreeMap::new(),
         end: None,
@@ -406,8 +410,9 @@ impl Assembly {
         };
         let wires = self.links.iter().map(wire).collect();
         let (pair, access) = (self.membership.pair(), self.membership.access());
-        let (phase, record) = (
+        let (phase, outdated, record) = (
             self.membership.phase().clone(),
+            self.membership.outdated(),
             self.membership.record().cloned(),
         );
         self.say(record.as_ref());
@@ -416,6 +421,7 @@ impl Assembly {
                 pair,
                 phase,
                 access,
+                outdated,
                 record,
                 wires,
                 ..state.clone()

@@ -57,6 +57,18 @@ fn starts(engine: &Engine, state: Option<&State>) -> (EngineState, &'static str,
         let names: Vec<_> = slices.iter().map(|slice| name(engine, *slice)).collect();
         names.join(", ")
     };
+    if let Some(State {
+        outdated: Some(known),
+        phase: Membership::Serving,
+        ..
+    }) = state
+    {
+        let message = format!(
+            "the document at hand has generation {}, the slices have recorded {known}: admits nobody until a document of generation {known} or later is put",
+            engine.document().generation
+        );
+        return (EngineState::Starting, "DocumentOutdated", message);
+    }
     let (reason, message) = match state.map(|state| &state.phase) {
         None | Some(Membership::Inspecting(Obstacle::None)) => {
             ("Inspecting", "asks the slices what they have".to_owned())
