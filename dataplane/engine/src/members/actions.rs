@@ -1,8 +1,8 @@
 //! What the membership asks for, done.
 
 use super::assembly::{Assembly, Composed, End, Happened};
-use super::link;
 use super::weave::{REGION, spans};
+use super::{attempts, link};
 use crate::layers::mirror::{ComposeError, Hold, Mirror, Span};
 use crate::membership::{self, Access, Action, Event, Region, Testimony};
 use crate::rebuild::{Frontier, Limits, Options, Rebuild, RemoteSlice, Slice, Source};
@@ -11,8 +11,6 @@ use crate::way::Way;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::sleep;
 use weft_block::Disk;
 use weft_spec::drive::{Config, RecordSwap};
 use weft_spec::ids::{FencePair, SliceUid};
@@ -21,9 +19,6 @@ use weft_transport::RemoteDisk;
 /// How soon a member that says nothing is noticed: hosts wait for it meanwhile, while another member
 /// has what they ask for.
 const KEEP_ALIVE_MS: u32 = 5000;
-/// Pause before the second attempt in a row, doubled up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(25);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Assembly {
     /// In their order. What follows at once from one of them comes after all.
@@ -79,40 +74,17 @@ impl Assembly {
     }
 
     fn inspect(&mut self, slice: SliceUid) {
-        let Some(way) = self.ways.get(&slice).cloned() else {
-            return;
-        };
+        let ways = self.ways.subscribe();
         self.wait_for(slice, async move {
-            let testimony = inspected(&way).await;
+            let testimony = attempts::until(slice, ways, inspected).await;
             Happened::Event(Event::Inspected(slice, testimony))
         });
     }
 
     fn connect(&mut self, slice: SliceUid, pair: FencePair) {
-        let Some(way) = self.ways.get(&slice).cloned() else {
-            return;
-        };
+        let ways = self.ways.subscribe();
         self.wait_for(slice, async move {
-            let mut pauses = Pauses::default();
-            loop {
-                let mut options = way.as_engine(pair);
-                options.keep_alive_ms = KEEP_ALIVE_MS;
-                match RemoteDisk::connect(options).await {
-                    Ok(disk) => {
-                        let asked = Arc::new(RemoteSlice::new(Arc::new(disk), REGION));
-                        if let Ok((testimony, peer)) = link::testify(&way, &asked).await {
-                            let peer = canonical(peer);
-                            return Happened::Connected(slice, asked, testimony, peer);
-                        }
-                    }
-                    Err(error) if error.is_invalid_host() => {
-                        let testimony = inspected(&way).await;
-                        return Happened::Event(Event::Refused(slice, testimony));
-                    }
-                    Err(error) => tracing::debug!(%slice, %error, "not connected"),
-                }
-                pauses.next().await;
-            }
+            attempts::until(slice, ways, |way| connected(way, pair)).await
         });
     }
 
@@ -322,30 +294,36 @@ async fn make_equal(
     Happened::Equal
 }
 
-/// Asks until there is an answer.
-async fn inspected(way: &Way) -> Testimony {
-    let mut pauses = Pauses::default();
-    loop {
-        match link::inspect(way).await {
-            Ok(testimony) => return testimony,
-            Err(error) => tracing::debug!(slice = %way.member.slice, %error, "no inspection"),
+async fn inspected(way: Way) -> Option<Testimony> {
+    let inspection = link::inspect(&way).await;
+    inspection
+        .inspect_err(|error| tracing::debug!(slice = %way.member.slice, %error, "no inspection"))
+        .ok()
+}
+
+/// An association as the engine of that pair, or what the drive that refuses it says.
+async fn connected(way: Way, pair: FencePair) -> Option<Happened> {
+    let slice = way.member.slice;
+    let mut options = way.as_engine(pair);
+    options.keep_alive_ms = KEEP_ALIVE_MS;
+    match RemoteDisk::connect(options).await {
+        Ok(disk) => {
+            let asked = Arc::new(RemoteSlice::new(Arc::new(disk), REGION));
+            let (testimony, peer) = link::testify(&way, &asked).await.ok()?;
+            Some(Happened::Connected(
+                slice,
+                asked,
+                testimony,
+                canonical(peer),
+            ))
         }
-        pauses.next().await;
-    }
-}
-
-/// Between attempts that follow each other.
-struct Pauses(Duration);
-
-impl Default for Pauses {
-    fn default() -> Self {
-        Self(FIRST_PAUSE)
-    }
-}
-
-impl Pauses {
-    async fn next(&mut self) {
-        sleep(self.0).await;
-        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
+        Err(error) if error.is_invalid_host() => {
+            let testimony = inspected(way).await?;
+            Some(Happened::Event(Event::Refused(slice, testimony)))
+        }
+        Err(error) => {
+            tracing::debug!(%slice, %error, "not connected");
+            None
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The one loop of a volume's slices: waits for what happens, gives it to the membership, does what
 //! it asks for.
 
+use super::attempts::Ways;
 use super::weave::Weave;
 use crate::layers::mirror::{Flow, Mirror, Report};
 use crate::membership::{Access, Action, Assignment, Event, Membership, Phase, Rebuild, Testimony};
@@ -90,7 +91,7 @@ impl Members {
             state,
             fenced,
             weave: Weave::default(),
-            ways: by_slice(ways),
+            ways: watch::Sender::new(by_slice(ways)),
             links: BTreeMap::new(),
             waits: BTreeMap::new(),
             serial: Serial::default(),
@@ -117,7 +118,7 @@ impl Members {
     }
 }
 
-fn by_slice(ways: Vec<Way>) -> BTreeMap<SliceUid, Way> {
+fn by_slice(ways: Vec<Way>) -> Ways {
     let named = ways.into_iter().map(|way| (way.member.slice, way));
     named.collect()
 }
@@ -181,7 +182,7 @@ pub(super) struct Assembly {
     pub(super) state: watch::Sender<State>,
     pub(super) fenced: CancellationToken,
     pub(super) weave: Weave,
-    pub(super) ways: BTreeMap<SliceUid, Way>,
+    pub(super) ways: watch::Sender<Ways>,
     pub(super) links: BTreeMap<SliceUid, Link>,
     /// Inspections and Connects under way.
     pub(super) waits: BTreeMap<SliceUid, AbortHandle>,
@@ -208,7 +209,7 @@ impl Assembly {
         first: Vec<Action>,
         mut assigned: watch::Receiver<(Assignment, Vec<Way>)>,
     ) {
-        let slices: Vec<_> = self.ways.keys().copied().collect();
+        let slices: Vec<_> = self.ways.borrow().keys().copied().collect();
         slices.into_iter().for_each(|slice| self.be_patient(slice));
         self.perform(first);
         let mut report = self.mirror.report();
@@ -282,16 +283,11 @@ impl Assembly {
             Happened::Mirror => self.mirror_told(),
             Happened::Assigned(next) => {
                 let (assignment, ways) = *next;
-                let before = std::mem::replace(&mut self.ways, by_slice(ways));
-                let slices: Vec<_> = self.ways.keys().copied().collect();
-                let new = slices
-                    .into_iter()
-                    .filter(|slice| !before.contains_key(slice));
-                new.for_each(|slice| self.be_patient(slice));
+                self.take_ways(by_slice(ways));
                 self.membership.step(Event::Assigned(assignment))
             }
             Happened::Fenced => {
-                let any = self.ways.keys().next().copied();
+                let any = self.ways.borrow().keys().next().copied();
                 any.map_or(Vec::new(), |slice| {
                     self.membership.step(Event::Fenced(slice))
                 })
@@ -304,6 +300,16 @@ impl Assembly {
             | Happened::Resent(_)
             | Happened::Rebuilt(..) => Vec::new(),
         }
+    }
+
+    /// Whoever tries to reach a slice goes the newer way; one that is new is waited for.
+    fn take_ways(&mut self, next: Ways) {
+        let before = self.ways.borrow().clone();
+        let new = next.keys().copied();
+        let new: Vec<_> = new.filter(|slice| !before.contains_key(slice)).collect();
+        self.ways
+            .send_if_modified(|ways| std::mem::replace(ways, next.clone()) != next);
+        new.into_iter().for_each(|slice| self.be_patient(slice));
     }
 
     fn serial_of(&self, slice: SliceUid) -> Option<Serial> {
