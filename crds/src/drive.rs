@@ -65,6 +65,19 @@ pub struct DriveSpec {
     /// What may be done with a medium that does not carry this drive yet.
     #[serde(default)]
     pub adoption: Adoption,
+
+    /// `Drain`: no slice is put here any more, and those of volumes with two replicas or more are
+    /// replaced by others elsewhere. Without it: nothing special.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Maintenance")]
+    pub maintenance: Option<Maintenance>,
+}
+
+/// What is being done to a drive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub enum Maintenance {
+    /// Its slices go elsewhere.
+    Drain,
 }
 
 /// A medium in one of the cluster's own nodes: a block device or a file.

@@ -243,6 +243,7 @@ fn a_volume_grows_but_does_not_shrink_or_move() {
         ("size", json!("21474840577"), Some("multiple of 4Ki")),
         ("pool", json!("slow"), Some("pool cannot be changed")),
         ("replicas", json!(2), Some("docs/limits.md")),
+        ("evict", json!(["d1"]), None),
         ("uid", json!(OTHER_UID), Some("uid cannot be changed")),
         ("uid", Value::Null, Some("uid cannot be removed")),
     ]);

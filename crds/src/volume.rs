@@ -89,10 +89,16 @@ pub struct VolumeSpec {
     #[x_kube(
         validation = Rule::new("self >= 1 && self <= 3")
             .message("replicas must be 1, 2 or 3: 2 survives the loss of any one drive (and needs a third for its witness), 3 keeps two copies while one is lost"),
-        validation = Rule::new("self == oldSelf")
-            .message("replicas cannot be changed in this version (docs/limits.md): make a new Volume with the replicas that you want and copy the data")
+        validation = Rule::new("self == oldSelf || (self > 1 && oldSelf > 1)")
+            .message("replicas cannot be changed from 1 or to 1 in this version (docs/limits.md): make a new Volume with the replicas that you want and copy the data")
     )]
     pub replicas: i32,
+
+    /// Names of drives that shall hold nothing of this volume: each of its slices there is replaced by
+    /// one elsewhere, with the data copied first. Of a volume with two replicas or more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
+    pub evict: Vec<String>,
 
     /// What consumers meet while no drive with the data answers.
     #[serde(default)]
@@ -127,7 +133,7 @@ pub struct VolumeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, `Placed`, of a mirror `Redundant`, and once the volume was grown `Expanded`.
+    /// `Ready`, `Placed`, of a mirror `Redundant`, and once the volume was grown or its slices moved `Expanded` and `Recomposed`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -218,6 +224,9 @@ pub struct VolumeMember {
     /// Whether it holds the data or only votes.
     #[serde(default)]
     pub role: SliceRole,
+    /// It is to have the data and does not vote yet: it takes the place of another once it has all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub joining: bool,
     /// What it is by the record in force, as the engine says; of the data of a mirror alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "MemberState")]

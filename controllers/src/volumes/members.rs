@@ -32,6 +32,11 @@ pub fn data(status: &VolumeStatus) -> impl Iterator<Item = &VolumeMember> {
     status.members.iter().filter(|m| m.role == SliceRole::Data)
 }
 
+/// Those of them that count: not those that join.
+pub fn full(status: &VolumeStatus) -> impl Iterator<Item = &VolumeMember> {
+    data(status).filter(|m| !m.joining)
+}
+
 /// The wire from the engine to the drive of a member.
 pub fn wire<'a>(status: &'a VolumeStatus, member: &VolumeMember) -> Option<&'a Wire> {
     let to = format!("drive/{}", member.drive);
@@ -51,8 +56,9 @@ pub fn can_do_without(o: &Observed, status: &VolumeStatus, node: &str) -> bool {
         let drive = o.drive_of(m);
         drive.is_some_and(|d| d.spec.host_export.node == node)
     };
-    let left: Vec<_> = status.members.iter().filter(|m| !is_there(m)).collect();
+    let voters: Vec<_> = status.members.iter().filter(|m| !m.joining).collect();
+    let left: Vec<_> = voters.iter().filter(|m| !is_there(m)).collect();
     let leads =
-        |m: &&VolumeMember| m.role == SliceRole::Data && m.state != Some(MemberState::OutOfSync);
-    left.len() * 2 > status.members.len() && left.iter().any(leads)
+        |m: &&&VolumeMember| m.role == SliceRole::Data && m.state != Some(MemberState::OutOfSync);
+    left.len() * 2 > voters.len() && left.iter().any(leads)
 }

@@ -7,6 +7,7 @@
 pub mod apply;
 pub mod growth;
 pub mod members;
+pub mod moves;
 pub mod objects;
 pub mod observe;
 pub mod parts;
@@ -182,6 +183,7 @@ fn drive_facts(drive: &Drive) -> impl std::hash::Hash {
         }),
         drive.metadata.labels.clone(),
         drive.spec.uid.clone(),
+        drive.spec.maintenance.is_some(),
     )
 }
 
@@ -212,14 +214,16 @@ fn on_slice(store: &Store<Volume>, slice: &Slice) -> Vec<ObjectRef<Volume>> {
     found
 }
 
-/// Volumes on the drive, and those that wait for a place.
+/// Volumes on the drive, and those that wait for a place for a slice.
 fn on_drive(store: &Store<Volume>, drive: &str) -> Vec<ObjectRef<Volume>> {
     let on = |v: &Volume| {
         v.status
             .as_ref()
             .is_some_and(|s| s.members.iter().any(|m| m.drive == drive))
     };
-    select(store, |v| unplaced(v) || on(v))
+    select(store, |v| {
+        unplaced(v) || on(v) || status::waits_for_drive(v)
+    })
 }
 
 /// Volumes whose engine has no connection to its slice on the drive.

@@ -164,16 +164,18 @@ pub fn document(
 }
 
 fn stack(volume: &Volume, status: &VolumeStatus, master: &Key, term: Term) -> Option<Stack> {
-    let slices = |role: SliceRole| {
-        let members = status.members.iter().filter(move |m| m.role == role);
+    let slices = |role: SliceRole, joining: bool| {
+        let members = status.members.iter();
+        let members = members.filter(move |m| m.role == role && m.joining == joining);
         members.map(|m| slice_member(m, master, term))
     };
     if !parts::is_mirror(volume) {
-        return slices(SliceRole::Data).next()?.map(Stack::Slice);
+        return slices(SliceRole::Data, false).next()?.map(Stack::Slice);
     }
     Some(Stack::Mirror(Mirror {
-        members: slices(SliceRole::Data).collect::<Option<_>>()?,
-        witnesses: slices(SliceRole::Witness).collect::<Option<_>>()?,
+        members: slices(SliceRole::Data, false).collect::<Option<_>>()?,
+        joining: slices(SliceRole::Data, true).collect::<Option<_>>()?,
+        witnesses: slices(SliceRole::Witness, false).collect::<Option<_>>()?,
         formed: status.formed,
         lineage: status.lineage.as_ref()?.parse().ok()?,
         recovery: None,

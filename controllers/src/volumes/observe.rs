@@ -3,7 +3,7 @@
 
 use super::plan::{EnginePod, EngineSecret, Observed, Placement};
 use super::takeover::Trouble;
-use super::{growth, parts, plan, silence};
+use super::{growth, moves, parts, plan, silence};
 use crate::shared::context::Context;
 use crate::shared::errors::{Doing, Error};
 use crate::shared::labels::{TERM, VOLUME_UID};
@@ -73,7 +73,8 @@ pub fn must_place(o: &Observed) -> bool {
     let unplaced = status.is_none_or(|s| s.members.is_empty());
     let leaving = o.volume.metadata.deletion_timestamp.is_some();
     let place = unplaced && !leaving && !parts::without_slice(o).is_empty();
-    plan::uid(&o.volume).is_some() && (place || growth::is_wanted(o))
+    let more = growth::is_wanted(o) || !moves::missing(o).is_empty();
+    plan::uid(&o.volume).is_some() && (place || more)
 }
 
 /// Reads what a drive is chosen by.

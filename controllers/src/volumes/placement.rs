@@ -7,10 +7,10 @@
 //! drives; the drive with the most room; the name, so that the same observation always gives
 //! the same answer.
 
-use super::objects;
 use super::parts::Part;
 use super::plan::{Observed, Placement};
 use super::status;
+use super::{moves, objects};
 use crate::shared::quantity;
 use k8s_openapi::api::core::v1::Node;
 use std::collections::{BTreeMap, BTreeSet};
@@ -170,10 +170,7 @@ pub fn choose<'a>(
     let mut candidates: Vec<Candidate> = placement
         .drives
         .iter()
-        .map(|drive| Candidate {
-            is_taken: o.slices.iter().any(|s| is_on(s, drive)),
-            ..candidate(drive, percent, placement)
-        })
+        .map(|drive| free_of(o, drive, candidate(drive, percent, placement)))
         .collect();
     let mut chosen = Vec::new();
     for part in parts {
@@ -190,6 +187,17 @@ pub fn choose<'a>(
         }
     }
     Ok((pool, chosen))
+}
+
+/// What the volume has there already, and what is on its way out, which takes no domain.
+fn free_of(o: &Observed, drive: &Drive, mut candidate: Candidate) -> Candidate {
+    let leaves = moves::is_evicted(o, &candidate.name) || drive.spec.maintenance.is_some();
+    if leaves {
+        (candidate.ready, candidate.reason) = (false, "its slices go elsewhere".to_owned());
+    }
+    let here = o.slices.iter().filter(|s| is_on(s, drive));
+    candidate.is_taken = here.filter(|s| moves::stays(o, s)).count() > 0;
+    candidate
 }
 
 fn is_on(slice: &Slice, drive: &Drive) -> bool {

@@ -11,6 +11,7 @@
 //! | member with an address, no live pod of `status.term` | raise the term; in that very pass make its Secret and pod |
 //! | `spec.size` raised | see [`growth`](super::growth) |
 //! | Secret older than `status.documentGeneration` | write the document |
+//! | a drive evicted, `spec.replicas` changed | see [`moves`](super::moves) |
 //! | engine that reports an older document | put the document to it |
 //! | pod of a lower term, the present one serves | delete it |
 //! | Secret of a term without a pod | delete it |
@@ -241,11 +242,13 @@ impl Pass {
             return status::drive_without_address(o, &mut self.status, &member);
         }
         self.engine(o, uid);
+        let no_place = self.replace(o, uid);
         // What may fail for the pod's sake comes last.
         self.sweep(o);
         self.documents(o);
         status::expansion(o, &mut self.status, obstacle);
         status::settle(o, &mut self.status);
+        status::recomposition(o, &mut self.status, no_place);
     }
 
     fn place(&mut self, o: &Observed, uid: VolumeUid, parts: &[Part]) {
@@ -254,16 +257,25 @@ impl Pass {
         };
         match placement::choose(o, parts, placement) {
             Ok((pool, chosen)) => {
-                let slice = |(part, drive): &(&Part, &Drive)| {
-                    objects::slice(&o.volume, uid, part, drive, pool)
-                };
-                let slices = chosen.iter().map(slice).map(Box::new);
-                self.steps.extend(slices.map(Step::CreateSlice));
+                self.create(o, uid, pool, &chosen);
                 let drives: Vec<_> = chosen.iter().map(|(_, drive)| *drive).collect();
                 status::placing(o, &mut self.status, &drives);
             }
             Err(word) => status::not_placed(o, &mut self.status, word),
         }
+    }
+
+    pub(super) fn create(
+        &mut self,
+        o: &Observed,
+        uid: VolumeUid,
+        pool: &Pool,
+        chosen: &placement::Chosen<'_>,
+    ) {
+        let slice =
+            |(part, drive): &(&Part, &Drive)| objects::slice(&o.volume, uid, part, drive, pool);
+        let slices = chosen.iter().map(slice).map(Box::new);
+        self.steps.extend(slices.map(Step::CreateSlice));
     }
 
     /// A drive's pod has an address of its own each time it is made.
@@ -330,6 +342,7 @@ impl Pass {
                 self.status.document_generation += 1;
             }
             members::follow(&mut self.status.members, report, o.now);
+            self.recompose(o);
         }
     }
 

@@ -5,9 +5,11 @@
 //! ages, so that nothing has to be written again while nothing happens.
 
 mod expansion;
+mod recomposition;
 mod redundancy;
 
 pub use expansion::{EXPANDED, NO_ROOM, expansion, grows_later, no_room};
+pub use recomposition::{RECOMPOSED, recomposition, waits_for_drive};
 pub use redundancy::REDUNDANT;
 
 use super::placement::Refusal;
@@ -30,6 +32,7 @@ pub const QUIET: &[&str] = &[
     "Allocating",
     "Cleaning",
     "EngineGrowing",
+    "Copying",
     "EngineStarting",
     "SliceGrowing",
     "SliceLeaving",
@@ -305,7 +308,7 @@ fn finish(o: &Observed, status: &mut VolumeStatus) {
     let serves = |m: &&VolumeMember| {
         m.state != Some(MemberState::OutOfSync) && members::is_reached(status, m)
     };
-    let serving = members::data(status).filter(serves).count();
+    let serving = members::full(status).filter(serves).count();
     status.replicas = Some(format!("{serving}/{}", o.volume.spec.replicas));
     let nodes: Vec<&str> = status.hosts.iter().map(|h| h.node.as_str()).collect();
     status.attached_to = (!nodes.is_empty()).then(|| nodes.join(","));

@@ -14,6 +14,7 @@ use weft_spec::nqn;
 mod documents;
 mod growing;
 mod mirror;
+mod moving;
 mod placing;
 mod wires;
 

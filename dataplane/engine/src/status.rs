@@ -55,7 +55,7 @@ pub fn status(engine: &Engine, wires: &Wires<'_>, associations: &[Association]) 
         (Wires::Many(state), _) => (
             many::verdict(engine, Some(state)),
             many::drives(engine, state),
-            many::members(state),
+            many::members(engine, state),
         ),
     };
     EngineStatus {

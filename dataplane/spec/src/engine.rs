@@ -55,7 +55,10 @@ impl Stack {
     pub fn slices(&self) -> Vec<&SliceMember> {
         match self {
             Self::Slice(member) => vec![member],
-            Self::Mirror(mirror) => mirror.members.iter().chain(&mirror.witnesses).collect(),
+            Self::Mirror(mirror) => {
+                let data = mirror.members.iter().chain(&mirror.joining);
+                data.chain(&mirror.witnesses).collect()
+            }
         }
     }
 }
@@ -66,6 +69,9 @@ impl Stack {
 pub struct Mirror {
     /// Slices that hold the data. They vote.
     pub members: Vec<SliceMember>,
+    /// Slices that are to hold the data and do not vote yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub joining: Vec<SliceMember>,
     /// Slices that only vote, so that there is an odd number of voters.
     #[serde(default)]
     pub witnesses: Vec<SliceMember>,

@@ -175,6 +175,7 @@ impl Setup {
             1 => Stack::Slice(member(0)),
             _ => Stack::Mirror(Mirror {
                 members: vec![member(0), member(1)],
+                joining: Vec::new(),
                 witnesses: vec![member(2)],
                 // Only the first engine ever may take empty slices for a new volume.
                 formed: term > Term(1),

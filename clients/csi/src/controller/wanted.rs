@@ -56,6 +56,7 @@ impl Wanted {
             pool: self.parameters.pool.clone(),
             size: size::quantity(bytes),
             replicas: self.parameters.replicas,
+            evict: Vec::new(),
             on_no_data: Default::default(),
         };
         let mut volume = Volume::new(&self.object, spec);

@@ -16,7 +16,7 @@ pub fn settle(o: &Observed, status: &mut VolumeStatus) {
     if !parts::is_mirror(&o.volume) {
         return;
     }
-    let known = members::data(status).any(|m| m.state.is_some());
+    let known = members::full(status).any(|m| m.state.is_some());
     let serves = conditions::get(&status.conditions, READY).is_some_and(|c| c.status == "True");
     if !known || !serves {
         if conditions::get(&status.conditions, REDUNDANT).is_some() {
@@ -39,7 +39,7 @@ fn unknown() -> Word {
 }
 
 fn whole(status: &VolumeStatus) -> Word {
-    let all = members::data(status).count();
+    let all = members::full(status).count();
     let message = format!("{all} of {all} members are in-sync, and every slice answers");
     let mut word = Word::new(Phase::Ready, "AllInSync", message);
     word.truth = Truth::True;
@@ -48,20 +48,20 @@ fn whole(status: &VolumeStatus) -> Word {
 
 /// What is missing, the data before the votes.
 fn lacking(status: &VolumeStatus) -> Option<Word> {
-    let stale = members::data(status).find(|m| m.state == Some(MemberState::OutOfSync));
+    let stale = members::full(status).find(|m| m.state == Some(MemberState::OutOfSync));
     if let Some(member) = stale {
         return Some(stale_member(status, member));
     }
     let away = status
         .members
         .iter()
-        .find(|m| !members::is_reached(status, m))?;
+        .find(|m| !m.joining && !members::is_reached(status, m))?;
     Some(silent(status, away))
 }
 
 fn stale_member(status: &VolumeStatus, member: &VolumeMember) -> Word {
-    let all = members::data(status).count();
-    let in_sync = members::data(status)
+    let all = members::full(status).count();
+    let in_sync = members::full(status)
         .filter(|m| m.state == Some(MemberState::InSync))
         .count();
     let goes_on = format!("writes go on with {in_sync} of {all} members");

@@ -20,8 +20,9 @@ use weft_spec::nqn;
 
 const LINEAGE: &str = "77777777-7777-4777-8777-777777777777";
 
-fn slice_uid(letter: char) -> String {
-    format!("2222222{}-2222-4222-8222-222222222222", letter as u32 % 10)
+pub(super) fn slice_uid(letter: char) -> String {
+    let number = u32::from(letter);
+    format!("222222{number:02x}-2222-4222-8222-222222222222")
 }
 
 fn drive_uid(number: usize) -> String {
@@ -29,7 +30,7 @@ fn drive_uid(number: usize) -> String {
 }
 
 /// Drive `d<number>` on node `n<number>`.
-fn drive(number: usize) -> Drive {
+pub(super) fn drive(number: usize) -> Drive {
     of(json!({
         "apiVersion": "weft.storage/v1alpha1", "kind": "Drive", "metadata": {"name": format!("d{number}")},
         "spec": {"uid": drive_uid(number), "adoption": "IfBlank",
@@ -38,12 +39,12 @@ fn drive(number: usize) -> Drive {
     }))
 }
 
-fn node(number: usize) -> Node {
+pub(super) fn node(number: usize) -> Node {
     let name = format!("n{number}");
     of(json!({"metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}}))
 }
 
-fn slice(letter: char, number: usize, phase: &str) -> Slice {
+pub(super) fn slice(letter: char, number: usize, phase: &str) -> Slice {
     let (role, size) = match letter {
         'w' => ("Witness", "64Ki"),
         _ => ("Data", "1Gi"),
@@ -57,19 +58,19 @@ fn slice(letter: char, number: usize, phase: &str) -> Slice {
     }))
 }
 
-fn slices(phase: &str) -> Vec<Slice> {
+pub(super) fn slices(phase: &str) -> Vec<Slice> {
     [('a', 1), ('b', 2), ('w', 3)]
         .map(|(letter, number)| slice(letter, number, phase))
         .into()
 }
 
-fn member(letter: char, number: usize) -> Value {
+pub(super) fn member(letter: char, number: usize) -> Value {
     let role = if letter == 'w' { "Witness" } else { "Data" };
     json!({"slice": format!("db-{letter}"), "sliceUid": slice_uid(letter), "drive": format!("d{number}"),
         "driveUid": drive_uid(number), "address": format!("10.0.0.{number}:4421"), "role": role})
 }
 
-fn wire(letter: char, number: usize) -> DriveWire {
+pub(super) fn wire(letter: char, number: usize) -> DriveWire {
     let slice = slice_uid(letter).parse().unwrap();
     DriveWire {
         slice,
@@ -83,7 +84,7 @@ fn wire(letter: char, number: usize) -> DriveWire {
     }
 }
 
-fn said(a: Reported, b: Reported) -> EngineStatus {
+pub(super) fn said(a: Reported, b: Reported) -> EngineStatus {
     let member = |letter, state| MemberStatus {
         slice: slice_uid(letter).parse().unwrap(),
         state,
@@ -96,7 +97,7 @@ fn said(a: Reported, b: Reported) -> EngineStatus {
 }
 
 /// A mirror of two that serves in term 3 with document 5; its engine runs on node `n2`.
-fn mirrored() -> Observed {
+pub(super) fn mirrored() -> Observed {
     let mut o = serving();
     o.volume.spec.replicas = 2;
     let status = o.volume.status.as_mut().unwrap();

@@ -30,7 +30,8 @@ where
         let once = async {
             match way {
                 Some(way) => attempt(way).await,
-                None => None,
+                // No slice of the volume any more.
+                None => std::future::pending().await,
             }
         };
         let done = tokio::select! {

@@ -73,7 +73,8 @@ impl Runner {
 }
 
 fn assignment(document: &EngineDocument, mirror: &Mirror) -> Assignment {
-    let data: Vec<_> = mirror.members.iter().map(|member| member.slice).collect();
+    let data = mirror.members.iter().map(|member| member.slice);
+    let joining = mirror.joining.iter().map(|member| member.slice);
     let witnesses = mirror.witnesses.iter().map(|witness| witness.slice);
     let generations = document.hosts.iter().map(|host| host.generation);
     Assignment {
@@ -83,8 +84,8 @@ fn assignment(document: &EngineDocument, mirror: &Mirror) -> Assignment {
         attachments: generations.max().unwrap_or(AttachGeneration(0)),
         formed: mirror.formed,
         lineage: mirror.lineage,
-        voters: data.iter().copied().chain(witnesses).collect(),
-        data,
+        voters: data.clone().chain(witnesses).collect(),
+        data: data.chain(joining).collect(),
         recovery: mirror.recovery.map(|recovery| Recovery {
             from: recovery.from,
             lineage: recovery.lineage,

@@ -139,7 +139,7 @@ pub fn drives(engine: &Engine, state: &State) -> Vec<DriveWire> {
     slices.into_iter().map(wire).collect()
 }
 
-pub fn members(state: &State) -> Vec<MemberStatus> {
+pub fn members(engine: &Engine, state: &State) -> Vec<MemberStatus> {
     let Some(record) = &state.record else {
         return Vec::new();
     };
@@ -152,5 +152,14 @@ pub fn members(state: &State) -> Vec<MemberStatus> {
         .iter()
         .map(|one| (one.slice, MemberState::Rebuilding));
     let status = |(slice, state)| MemberStatus { slice, state };
-    current.chain(rebuilding).map(status).collect()
+    let mut members: Vec<_> = current.chain(rebuilding).map(status).collect();
+    let wanted = engine.document().stack.slices();
+    // A vote that is still needed: whoever has it may not be deleted yet.
+    for voter in record.voters.iter().chain(&record.old_voters).copied() {
+        let known = members.iter().any(|member| member.slice == voter);
+        if !known && wanted.iter().all(|member| member.slice != voter) {
+            members.push(status((voter, MemberState::Retired)));
+        }
+    }
+    members
 }
