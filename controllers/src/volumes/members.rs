@@ -37,9 +37,17 @@ pub fn full(status: &VolumeStatus) -> impl Iterator<Item = &VolumeMember> {
     data(status).filter(|m| !m.joining)
 }
 
+/// The drive's end of the wire to a member. What joins may be on the drive of what leaves.
+pub fn end(member: &VolumeMember) -> String {
+    match member.joining {
+        true => format!("drive/{}/{}", member.drive, member.slice),
+        false => format!("drive/{}", member.drive),
+    }
+}
+
 /// The wire from the engine to the drive of a member.
 pub fn wire<'a>(status: &'a VolumeStatus, member: &VolumeMember) -> Option<&'a Wire> {
-    let to = format!("drive/{}", member.drive);
+    let to = end(member);
     let is_it = |w: &&Wire| w.kind == WireKind::EngineToDrive && w.to == to;
     status.wires.iter().find(is_it)
 }

@@ -13,7 +13,7 @@
 //! only when the engine says that it is of no use any more.
 
 use super::parts::Part;
-use super::plan::{Observed, Pass, Step, number, term};
+use super::plan::{Observed, Pass, Step, drive_address, number, term};
 use super::{members, parts, placement, status};
 use crate::shared::finalizers;
 use weft_crds::drive::Maintenance;
@@ -156,13 +156,14 @@ fn report<'a>(o: &'a Observed, status: &VolumeStatus) -> Option<&'a EngineStatus
     o.report.as_ref().filter(serves)
 }
 
-fn is_ready(slice: &Slice) -> bool {
+/// A slice as the member that it becomes, once its drive has allocated it and can be reached.
+fn joins(o: &Observed, slice: &Slice) -> Option<VolumeMember> {
     let status = slice.status.as_ref();
-    status.is_some_and(|s| s.phase == Phase::Ready)
-}
-
-fn joins(slice: &Slice) -> VolumeMember {
-    VolumeMember {
+    status.filter(|s| s.phase == Phase::Ready)?;
+    let uid = Some(&slice.spec.drive_uid);
+    let drive = o.drives.iter().find(|d| d.spec.uid.as_ref() == uid)?;
+    Some(VolumeMember {
+        address: drive_address(drive)?,
         slice: slice.metadata.name.clone().unwrap_or_default(),
         slice_uid: slice.spec.uid.clone(),
         drive: slice.spec.drive.clone(),
@@ -170,7 +171,7 @@ fn joins(slice: &Slice) -> VolumeMember {
         role: slice.spec.role,
         joining: slice.spec.role == SliceRole::Data,
         ..VolumeMember::default()
-    }
+    })
 }
 
 impl Pass {
@@ -207,8 +208,8 @@ impl Pass {
     fn let_join(&mut self, o: &Observed) {
         let wish = Wish::of(o, &self.status);
         let spare = spare(o, &self.status, SliceRole::Data);
-        let ready = spare.into_iter().filter(|slice| is_ready(slice));
-        let joining: Vec<_> = ready.take(wish.data).map(joins).collect();
+        let ready = spare.into_iter().filter_map(|slice| joins(o, slice));
+        let joining: Vec<_> = ready.take(wish.data).collect();
         self.status.members.extend(joining);
     }
 
@@ -244,7 +245,7 @@ impl Pass {
         let present = self.status.members.iter();
         let present = present.filter(|m| m.role == SliceRole::Witness && !is_evicted(o, &m.drive));
         let spare = spare(o, &self.status, SliceRole::Witness).into_iter();
-        let ready = spare.filter(|slice| is_ready(slice)).map(joins);
+        let ready = spare.filter_map(|slice| joins(o, slice));
         let all: Vec<_> = present.cloned().chain(ready).take(witnesses(o)).collect();
         (all.len() == witnesses(o)).then_some(all)
     }

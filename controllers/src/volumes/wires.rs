@@ -4,6 +4,7 @@
 //! target sees the very source address that the initiator's own socket has: no translation on
 //! the way. What nobody has reported yet is Pending; an engine of another term has no word.
 
+use super::members;
 use super::plan::{self, Observed};
 use crate::shared::conditions::whole_second;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -73,7 +74,7 @@ fn to_drive(
     member: &VolumeMember,
     report: Option<&EngineStatus>,
 ) -> Wire {
-    let to = format!("drive/{}", member.drive);
+    let to = members::end(member);
     let mut wire = blank(WireKind::EngineToDrive, &engine_end(o), &to);
     let Ok(slice) = member.slice_uid.parse::<SliceUid>() else {
         return wire;
