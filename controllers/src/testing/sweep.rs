@@ -50,7 +50,9 @@ impl Operator {
 async fn settle(world: &mut World, operators: &mut [Operator]) {
     let volumes = world.all(VOLUMES);
     let parts = |volume: &Value| parts::wanted(&serde_json::from_value(volume.clone()).unwrap());
-    let wanted: usize = volumes.iter().map(|volume| parts(volume).len()).sum();
+    let moves = |volume: &Value| volume["spec"]["evict"].as_array().map_or(0, Vec::len);
+    let slices = |volume: &Value| parts(volume).len() + moves(volume);
+    let wanted: usize = volumes.iter().map(slices).sum();
     let mut failed = None;
     for _ in 0..ROUNDS {
         let before = world.api.state().version;
@@ -222,6 +224,44 @@ async fn an_operator_that_dies_after_any_write_leaves_no_duplicate_and_no_leak()
 #[tokio::test]
 async fn the_same_holds_of_a_mirror_of_two_and_its_witness() {
     sweep(2, 3).await;
+}
+
+/// A volume of two copies, one of which goes to another drive.
+async fn move_one(world: &mut World, operators: &mut [Operator]) {
+    let spec = json!({"pool": "fast", "size": "1Gi", "replicas": 2, "onNoData": "Pause"});
+    world.put(VOLUMES, json!({"metadata": {"name": "db"}, "spec": spec}));
+    settle(world, operators).await;
+    let before = one(world, VOLUMES);
+    world.set(VOLUMES, "db", "evict", json!(["d1"]));
+    settle(world, operators).await;
+    let volume = one(world, VOLUMES);
+    let drives = |volume: &Value| -> Vec<String> {
+        let members = volume["status"]["members"].as_array().unwrap();
+        let drive = |m: &Value| m["drive"].as_str().unwrap().to_owned();
+        members.iter().map(drive).collect()
+    };
+    assert_eq!(drives(&before), ["d0", "d1", "d2"]);
+    assert_eq!(drives(&volume), ["d0", "d3", "d2"]);
+    assert_eq!(volume["status"]["term"], before["status"]["term"]);
+    assert_eq!(
+        (world.slices_at_drives(), world.names(SLICES).len()),
+        (3, 3)
+    );
+}
+
+#[tokio::test]
+async fn a_copy_moves_once_whatever_write_the_operator_dies_after() {
+    for write in 1..GREATEST {
+        let mut world = World::new().await;
+        world.api.state().silent_after = Some(write);
+        let mut operators = [Operator::start(&world)];
+        move_one(&mut world, &mut operators).await;
+        if world.api.state().silent_after.is_some() {
+            assert!(write > 20, "a move makes more writes than {write}");
+            return;
+        }
+    }
+    panic!("a move makes more than {GREATEST} writes");
 }
 
 async fn sweep(replicas: u8, slices: usize) {

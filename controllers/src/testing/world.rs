@@ -1,4 +1,4 @@
-//! A small cluster around the API server in memory: three drives and engines that answer on the real
+//! A small cluster around the API server in memory: four drives and engines that answer on the real
 //! control link (loopback, one address an engine), a kubelet, a garbage collector, and a node
 //! plugin, each a function that does all it can at once.
 
@@ -30,11 +30,12 @@ use weft_spec::ids::{Boot, DocumentGeneration, DriveUid, FencePair, Term};
 use weft_spec::keys::Key;
 use weft_spec::nqn;
 
-/// Drives `d0` to `d2`, each on a node of its own.
-const DRIVES: [&str; 3] = [
-    "33333333-3333-4333-8333-333333333330",
-    "33333333-3333-4333-8333-333333333331",
-    "33333333-3333-4333-8333-333333333332",
+/// Drives `d0` to `d2`, each on a node of its own, and a smaller one beside `d1`.
+const DRIVES: [(&str, &str, &str); 4] = [
+    ("33333333-3333-4333-8333-333333333330", "n1", "8Gi"),
+    ("33333333-3333-4333-8333-333333333331", "n2", "8Gi"),
+    ("33333333-3333-4333-8333-333333333332", "n3", "8Gi"),
+    ("33333333-3333-4333-8333-333333333333", "n2", "4Gi"),
 ];
 pub const VOLUMES: &str = "/apis/weft.storage/v1alpha1/volumes";
 pub const SLICES: &str = "/apis/weft.storage/v1alpha1/slices";
@@ -71,7 +72,7 @@ impl DrivePod {
         let content = Arc::new(Mutex::new(FakeDrive::default()));
         let identity = Identity::generate(&name).unwrap();
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let uid = DRIVES[number].parse().unwrap();
+        let uid = DRIVES[number].0.parse().unwrap();
         let handler = Arc::new(DriveHandler(uid, content.clone()));
         let (address, server) = serve(any, identity.clone(), handler).await;
         Self {
@@ -268,11 +269,11 @@ impl World {
         self.put(&format!("{group}/pools"), json!({"metadata": {"name": "fast"},
             "spec": {"selector": {}, "spreadBy": ["kubernetes.io/hostname"], "overcommit": "100%"}}));
         for (number, drive) in self.drives.iter().enumerate() {
-            let node = format!("n{}", number + 1);
+            let (_, node, size) = DRIVES[number];
             let address = format!("10.0.0.{}:4421", number + 1);
             self.put(&format!("{group}/drives"), json!({"metadata": {"name": drive.name},
-                "spec": {"uid": drive.uid, "hostExport": {"node": node, "file": {"path": "/d", "size": "4Gi"}}, "adoption": "IfBlank"},
-                "status": {"phase": "Ready", "size": "4Gi", "address": address, "documentGeneration": 1}}));
+                "spec": {"uid": drive.uid, "hostExport": {"node": node, "file": {"path": "/d", "size": size}}, "adoption": "IfBlank"},
+                "status": {"phase": "Ready", "size": size, "address": address, "documentGeneration": 1}}));
         }
     }
 
@@ -522,7 +523,9 @@ fn in_sync(stack: &Stack) -> Vec<MemberStatus> {
         slice: member.slice,
         state: MemberState::Current,
     };
-    mirror.members.iter().map(current).collect()
+    // A copy takes no time here.
+    let data = mirror.members.iter().chain(&mirror.joining);
+    data.map(current).collect()
 }
 
 fn wire(member: &SliceMember, ip: IpAddr) -> DriveWire {
