@@ -63,10 +63,7 @@ impl Assembly {
             Action::Access(access) => self.access(access),
             // Who may not be is not composed: another record is on its way.
             Action::Read(members) => self.readers = members.into_iter().collect(),
-            Action::Admit(generation) => {
-                self.state
-                    .send_modify(|state| state.admitted = Some(generation));
-            }
+            Action::Admit(generation) => self.admitted = Some(generation),
             Action::Park => {
                 // From here on no answer leaves.
                 self.fenced.cancel();

@@ -96,6 +96,7 @@ impl Members {
             judged: BTreeSet::new(),
             rebuilds: Vec::new(),
             composed: Composed::default(),
+            admitted: None,
             is_draining: false,
             is_paused: true,
             tasks: JoinSet::new(),
@@ -191,6 +192,8 @@ pub(super) struct Assembly {
     /// Begin with the next composition.
     pub(super) rebuilds: Vec<Rebuild>,
     pub(super) composed: Composed,
+    /// The newest document whose hosts may connect.
+    pub(super) admitted: Option<DocumentGeneration>,
     /// The membership waits for the mirror to drain.
     pub(super) is_draining: bool,
     /// Hosts may not even read.
@@ -406,6 +409,8 @@ impl Assembly {
         };
         let wires = self.links.iter().map(wire).collect();
         let (pair, access) = (self.membership.pair(), self.membership.access());
+        // With the record in one word: whoever admits hosts must know of a loss.
+        let admitted = self.admitted;
         let (phase, record) = (
             self.membership.phase().clone(),
             self.membership.record().cloned(),
@@ -416,6 +421,7 @@ impl Assembly {
                 pair,
                 phase,
                 access,
+                admitted,
                 record,
                 wires,
                 ..state.clone()
