@@ -41,6 +41,12 @@ pub struct Carried {
     pub mark: Mark,
 }
 
+impl Carried {
+    fn mark(&self) -> Mark {
+        self.mark.under(self.config)
+    }
+}
+
 impl Store {
     /// Fills `into` from `offset`. A block that is not what was written is never given.
     pub async fn read(
@@ -153,7 +159,7 @@ impl Store {
         let length = data.len() as u64;
         slice.check("write", offset, length)?;
         slice.check_config(carried.config)?;
-        let heated = self.heat(slice, offset, length, carried.mark).await?;
+        let heated = self.heat(slice, offset, length, carried.mark()).await?;
         let mut mapped = true;
         let held = self
             .hold(slice, true, |core| {
@@ -374,7 +380,7 @@ impl Store {
         length: u64,
         carried: Carried,
     ) -> Result<(), DiskError> {
-        let _heated = self.heat(slice, offset, length, carried.mark).await?;
+        let _heated = self.heat(slice, offset, length, carried.mark()).await?;
         let mut todo: Vec<Piece> = pieces(offset, length).collect();
         while !todo.is_empty() {
             let mut unlocked = std::pin::pin!(self.unlocked.notified());

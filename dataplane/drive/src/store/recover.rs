@@ -49,7 +49,7 @@ impl Replayed {
             match entry {
                 Entry::Heat(key, mark) if knows(key.0) => {
                     let known = self.hot.entry(key).or_insert(mark);
-                    *known = (*known).max(mark);
+                    *known = known.and(mark);
                 }
                 Entry::Allocate(slice, index, chunk) if knows(slice) => {
                     self.tentative.insert((slice, index), chunk);
