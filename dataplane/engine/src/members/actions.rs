@@ -172,7 +172,6 @@ impl Assembly {
                 disk: target.disk().clone(),
                 asked: target,
                 sources: self.sources(),
-                others_away: self.others_away(slice),
                 limits: Limits::default(),
             };
             let frontier = match wanted.since {
@@ -201,12 +200,6 @@ impl Assembly {
             Some(Source { slice, asked })
         };
         members.into_iter().filter_map(source).collect()
-    }
-
-    /// Whether another slice than this is out of sync.
-    fn others_away(&self, slice: SliceUid) -> bool {
-        let record = self.membership.record();
-        record.is_some_and(|record| record.out_of_sync.iter().any(|out| out.slice != slice))
     }
 
     fn access(&mut self, access: Access) {
