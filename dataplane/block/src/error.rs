@@ -10,6 +10,9 @@ pub enum ErrorKind {
     MediaRead,
     /// The medium did not take these bytes.
     MediaWrite,
+    /// Bytes acknowledged before were lost, and who asks has not been told yet: nothing may be said to
+    /// be durable.
+    Lost,
     /// Nothing is free.
     NoSpace,
     /// A newer fence pair is in force: this end must stop.

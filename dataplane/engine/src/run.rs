@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use weft_block::Disk;
 use weft_spec::engine::{EngineDocument, EngineStatus};
-use weft_spec::ids::{DocumentGeneration, FencePair};
+use weft_spec::ids::{AttachGeneration, DocumentGeneration, FencePair};
 use weft_transport::{AnaState, ConnectOptions, Limits, PathState, ReconnectingDisk, RemoteDisk};
 
 /// Pause before the second inspection in a row, doubled up to the longest.
@@ -121,10 +121,11 @@ impl Link {
         pair: FencePair,
         below: Arc<dyn Disk>,
         slice: Option<Slice>,
+        loss: Option<AttachGeneration>,
         fenced: &CancellationToken,
     ) -> Self {
         let volume = stack::build(document, below, fenced);
-        let gate = HostGate::new(document.volume, pair, volume.top.clone());
+        let gate = HostGate::new(document.volume, pair, volume.top.clone(), loss);
         Self {
             associations: gate.changed(),
             volume,
@@ -302,7 +303,14 @@ impl Runner {
             disk: disk.clone(),
             path,
         };
-        self.link = Some(Link::new(document, pair, disk, Some(slice), &self.fenced));
+        self.link = Some(Link::new(
+            document,
+            pair,
+            disk,
+            Some(slice),
+            None,
+            &self.fenced,
+        ));
         tracing::info!(%pair, "fence raised");
         self.engine.step(Event::Connected)
     }

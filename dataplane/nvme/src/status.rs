@@ -58,6 +58,8 @@ impl Status {
     pub const CONNECT_INVALID_HOST: Self = Self::never(0x184);
     /// Media 80h.
     pub const WRITE_FAULT: Self = Self::retry(0x280);
+    /// The same, for good: bytes that were acknowledged before are lost.
+    pub const WRITES_LOST: Self = Self::never(0x280);
     /// Media 81h: the block stays what it is, asking again only costs the medium time.
     pub const UNRECOVERED_READ: Self = Self::never(0x281);
     /// Path related 02h: a multipath host waits or takes another path.

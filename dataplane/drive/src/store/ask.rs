@@ -23,7 +23,7 @@ const HASH_STEP: u64 = 256 << 10;
 pub struct Changes {
     /// Written.
     pub changed: Vec<u32>,
-    /// Freed.
+    /// Freed, or made zeros where no chunk was.
     pub holes: Vec<u32>,
     /// Where to go on.
     pub next: Option<u32>,
@@ -34,6 +34,8 @@ pub struct Changes {
 struct LeafView {
     chunks: BTreeMap<ChunkIndex, ChunkNumber>,
     holes: BTreeMap<ChunkIndex, Config>,
+    /// Of what has no chunk, wherever it is in the leaf.
+    void: Option<Config>,
 }
 
 impl Store {
@@ -113,7 +115,7 @@ impl Store {
                     if self.sums(*chunk)?.stamp >= since {
                         changes.changed.push(index.0);
                     }
-                } else if view.holes.get(&index).is_some_and(|stamp| *stamp >= since) {
+                } else if view.holes.get(&index).copied().max(view.void) >= Some(since) {
                     changes.holes.push(index.0);
                 }
             }
@@ -130,9 +132,11 @@ impl Store {
             let folds = self.core().pending.folds();
             let mapped = self.tables.mapped(slice.number(), range.clone());
             let holes = self.tables.holes(slice.number(), range.clone());
+            let void = self.tables.void(key).map_err(failed)?;
             let mut view = LeafView {
                 chunks: mapped.map_err(failed)?.into_iter().collect(),
                 holes: holes.map_err(failed)?.into_iter().collect(),
+                void,
             };
             let core = self.core();
             if core.pending.folds() != folds {
@@ -144,6 +148,7 @@ impl Store {
                     None => drop(view.chunks.remove(&index)),
                 }
             }
+            view.void = view.void.max(core.pending.void_of(key));
             for (index, stamp) in core.pending.holes_of(key) {
                 match stamp {
                     Some(stamp) => drop(view.holes.insert(index, stamp)),

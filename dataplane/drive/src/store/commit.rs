@@ -1,7 +1,7 @@
 //! Group commit: what waits while a record is written goes into the next one together. One task
 //! writes the log and folds it, so that neither meets the other in the middle.
 
-use super::core::Piece;
+use super::core::{LeafKey, Piece};
 use super::hot::{Mark, RegionKey};
 use super::io::blocking;
 use super::log::Entry;
@@ -25,6 +25,8 @@ pub enum Wanted {
     Allocate(SliceNumber, Vec<(Piece, ChunkNumber, Sums)>),
     /// The slice gives these chunks up.
     Unmap(SliceNumber, Vec<(Piece, ChunkNumber)>, Config),
+    /// What has no chunk in this leaf was made zeros.
+    Void(LeafKey, Config),
     /// What was found not to be what was written. Durable when answered.
     Suspects,
     /// Everything acknowledged. Durable when answered.
@@ -57,6 +59,7 @@ impl Wanted {
                 .iter()
                 .map(|(piece, chunk)| Entry::Unmap(*slice, piece.index, *chunk, *stamp))
                 .collect(),
+            Self::Void(leaf, stamp) => vec![Entry::Void(*leaf, *stamp)],
             Self::Suspects | Self::Flush | Self::Fold => vec![],
         }
     }
@@ -191,7 +194,9 @@ impl Store {
                 let mut core = self.core();
                 core.hot.snapshot();
                 // With nothing pending, everything acknowledged is durable.
-                let idle = core.pending.is_flushed();
+                let voids =
+                    core.pending.has_new_voids() && !self.breakage.is(Broken::VoidsUnflushed);
+                let idle = core.pending.is_flushed() && !voids;
                 (!idle).then(|| core.pending.begin_flush())
             };
             if let Some(flushing) = flushing {
@@ -274,6 +279,7 @@ impl super::core::Core {
                     self.unmapped(*slice, piece.index);
                 }
             }
+            Wanted::Void(leaf, stamp) => self.pending.void(*leaf, *stamp),
             Wanted::Suspects | Wanted::Flush | Wanted::Fold => {}
         }
     }
@@ -296,6 +302,10 @@ pub enum Broken {
     OnePhase,
     /// What is found unreadable is not recorded.
     NoSuspects,
+    /// What has no chunk is not stamped when it is made zeros.
+    NoVoids,
+    /// Such a stamp alone is nothing that a flush has to make durable.
+    VoidsUnflushed,
     /// A write over such a block is acknowledged before the log knows of it.
     LateSums,
 }

@@ -136,6 +136,8 @@ pub struct ZeroRound {
     pub whole: Vec<(Piece, ChunkNumber)>,
     /// Parts of chunks that it keeps, pinned and locked.
     pub parts: Vec<(Piece, ChunkNumber)>,
+    /// Some of it has no chunk.
+    pub bare: bool,
     /// Chunks that others use.
     pub blocked: Vec<Piece>,
 }
@@ -295,8 +297,9 @@ impl Core {
         let mut round = ZeroRound::default();
         for piece in todo {
             let Some(chunk) = self.chunk(slice, piece) else {
-                if self.fresh.contains(&(slice, piece.index)) {
-                    round.blocked.push(*piece);
+                match self.fresh.contains(&(slice, piece.index)) {
+                    true => round.blocked.push(*piece),
+                    false => round.bare = true,
                 }
                 continue;
             };

@@ -2,6 +2,7 @@
 
 use super::tables::SliceNumber;
 use std::collections::HashMap;
+use weft_spec::drive::Config;
 use weft_spec::ids::FencePair;
 
 /// Bytes of a region. See the measurement in `docs/decisions/013-on-disk-format-1.md`.
@@ -9,6 +10,9 @@ pub const REGION: u64 = 1 << 20;
 
 /// Which region of which slice.
 pub type RegionKey = (SliceNumber, u32);
+
+/// Number of a write that is one of an in-sync set and carries none: no checkpoint passes it.
+const UNNUMBERED: u64 = u64::MAX;
 
 /// The engine's process and its number of a write; 0 for one that carries none.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -19,10 +23,34 @@ pub struct Mark {
     pub number: u64,
 }
 
+impl Mark {
+    /// What a write under this config counts as. An engine without an in-sync set has no members to
+    /// compare; one with a set has, and what it does not number it cannot checkpoint.
+    pub fn under(self, config: Config) -> Self {
+        match (config, self.number) {
+            (Config(0), _) | (_, 1..) => self,
+            (_, 0) => Self {
+                number: UNNUMBERED,
+                ..self
+            },
+        }
+    }
+
+    /// What counts of a region after another write: one without a number says nothing of those
+    /// before it, whoever sent it.
+    pub fn and(self, next: Self) -> Self {
+        match (self.number, next.number) {
+            (1.., 0) => self,
+            (0, 1..) => next,
+            _ => self.max(next),
+        }
+    }
+}
+
 /// One hot region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Region {
-    /// Of its last write.
+    /// Of its last write that has a number.
     pub mark: Mark,
     /// From an earlier engine: leaves only when its engine says that it is equal and flushed.
     pub inherited: bool,
@@ -99,7 +127,7 @@ impl Hot {
             if let Some(region) = self.regions.get_mut(&key) {
                 region.writers += 1;
                 region.released = false;
-                region.mark = region.mark.max(mark);
+                region.mark = region.mark.and(mark);
             }
         }
         Entered::Hot
@@ -158,8 +186,11 @@ impl Hot {
         self.regions.retain(|(slice, _), region| {
             let here = region.writers == 0 && !region.dirty;
             let checkpoint = checkpoints.get(slice).copied().unwrap_or_default();
-            let passed = region.mark.number == 0
-                || (region.mark.pair == checkpoint.pair && region.mark.number <= checkpoint.number);
+            let passed = match region.mark.number {
+                0 => true,
+                UNNUMBERED => false,
+                number => region.mark.pair == checkpoint.pair && number <= checkpoint.number,
+            };
             let told = if region.inherited {
                 region.released
             } else {
@@ -262,6 +293,40 @@ mod tests {
         write(&mut hot, mark(2, 1));
         hot.snapshot();
         assert_eq!(hot.cool().len(), 1, "written since it was said");
+        hot.equal(KEY);
+        assert_eq!(hot.cool(), []);
+    }
+
+    #[test]
+    fn a_newer_engines_write_without_a_number_takes_no_numbered_ones_place() {
+        let mut hot = Hot::default();
+        write(&mut hot, mark(1, 7));
+        hot.new_engine(SLICE);
+        write(&mut hot, mark(2, 0));
+        hot.snapshot();
+        assert_eq!(hot.cool(), [(KEY, mark(1, 7))]);
+        // As it is found by the next process of the drive.
+        let mut again = Hot::default();
+        again.inherit(KEY, mark(1, 7));
+        write(&mut again, mark(2, 0));
+        again.snapshot();
+        assert_eq!(again.cool().len(), 1);
+        again.equal(KEY);
+        assert_eq!(again.cool(), []);
+    }
+
+    #[test]
+    fn what_a_set_does_not_number_leaves_only_by_the_word_that_it_is_equal() {
+        let alone = mark(1, 0).under(Config(0));
+        let (unnumbered, numbered) = (mark(1, 0).under(Config(3)), mark(1, 7).under(Config(3)));
+        assert_eq!((alone, numbered), (mark(1, 0), mark(1, 7)));
+        let mut hot = Hot::default();
+        write(&mut hot, numbered);
+        write(&mut hot, unnumbered);
+        write(&mut hot, mark(1, 8));
+        hot.checkpoint(SLICE, mark(1, u64::MAX));
+        hot.snapshot();
+        assert_eq!(hot.cool().len(), 1);
         hot.equal(KEY);
         assert_eq!(hot.cool(), []);
     }

@@ -41,6 +41,12 @@ pub struct Carried {
     pub mark: Mark,
 }
 
+impl Carried {
+    fn mark(&self) -> Mark {
+        self.mark.under(self.config)
+    }
+}
+
 impl Store {
     /// Fills `into` from `offset`. A block that is not what was written is never given.
     pub async fn read(
@@ -153,7 +159,7 @@ impl Store {
         let length = data.len() as u64;
         slice.check("write", offset, length)?;
         slice.check_config(carried.config)?;
-        let heated = self.heat(slice, offset, length, carried.mark).await?;
+        let heated = self.heat(slice, offset, length, carried.mark()).await?;
         let mut mapped = true;
         let held = self
             .hold(slice, true, |core| {
@@ -215,7 +221,8 @@ impl Store {
     ) -> Result<(), DiskError> {
         slice.check("write zeroes", offset, length)?;
         slice.check_config(carried.config)?;
-        if self.core().is_blank(slice.number()) {
+        let missed = slice.is_missed(carried.config) && !self.breakage.is(Broken::NoVoids);
+        if !missed && self.core().is_blank(slice.number()) {
             return Ok(());
         }
         let (store, slice) = (self.clone(), slice.clone());
@@ -374,7 +381,7 @@ impl Store {
         length: u64,
         carried: Carried,
     ) -> Result<(), DiskError> {
-        let _heated = self.heat(slice, offset, length, carried.mark).await?;
+        let _heated = self.heat(slice, offset, length, carried.mark()).await?;
         let mut todo: Vec<Piece> = pieces(offset, length).collect();
         while !todo.is_empty() {
             let mut unlocked = std::pin::pin!(self.unlocked.notified());
@@ -386,6 +393,9 @@ impl Store {
             let idle = round.whole.is_empty() && round.parts.is_empty();
             let whole = self.held(slice, round.whole, true);
             let parts = self.held(slice, round.parts, true);
+            if round.bare {
+                self.stamp_void(slice, offset, carried.config).await?;
+            }
             if !parts.placed.is_empty() {
                 let zeroed = blocking(move || parts.zero(carried.config)).await;
                 if self.told(zeroed).await? {
@@ -410,6 +420,24 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Says in the log that something without a chunk, in the leaf of this byte, was made zeros.
+    async fn stamp_void(
+        self: &Arc<Self>,
+        slice: &Slice,
+        offset: u64,
+        stamp: Config,
+    ) -> Result<(), DiskError> {
+        if !slice.is_missed(stamp) || self.breakage.is(Broken::NoVoids) {
+            return Ok(());
+        }
+        // A slice has at most 2^48 bytes.
+        let leaf = (slice.number(), (offset / ZERO_STEP) as u32);
+        if self.core().pending.void_of(leaf) >= Some(stamp) {
+            return Ok(());
+        }
+        self.log(Wanted::Void(leaf, stamp)).await
     }
 
     /// Brings a leaf of the chunk map into memory, or waits until another request has.

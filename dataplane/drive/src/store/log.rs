@@ -1,5 +1,6 @@
 //! The log: records one after the other in a ring, each whole or not there.
 
+use super::core::LeafKey;
 use super::hot::{Mark, RegionKey};
 use super::sums::{BLOCKS, Sums};
 use super::tables::{ChunkIndex, ChunkNumber, SliceNumber};
@@ -35,6 +36,8 @@ pub enum Entry {
     Allocate(SliceNumber, ChunkIndex, ChunkNumber),
     /// The slice does not have the chunk any more, since this config.
     Unmap(SliceNumber, ChunkIndex, ChunkNumber, Config),
+    /// What has no chunk in this leaf of the map may be zeros only since this config.
+    Void(LeafKey, Config),
     /// These blocks of the slice's chunk are not what was written.
     Suspect(SliceNumber, ChunkIndex, u16),
     /// What the blocks of a chunk are, as of a flush.
@@ -79,6 +82,10 @@ impl Entry {
                 words(6, &[slice.0, index.0]);
                 to.extend_from_slice(&mask.to_le_bytes());
             }
+            Self::Void((slice, leaf), stamp) => {
+                words(7, &[slice.0, *leaf]);
+                to.extend_from_slice(&stamp.0.to_le_bytes());
+            }
             Self::Sums {
                 slice,
                 index,
@@ -111,6 +118,10 @@ impl Entry {
         if tag == 6 {
             let mask = u16::from_le_bytes(take(from)?);
             return Some(Self::Suspect(first.0, ChunkIndex(first.1), mask));
+        }
+        if tag == 7 {
+            let stamp = Config(u64::from_le_bytes(take(from)?));
+            return Some(Self::Void(first, stamp));
         }
         let (slice, index, chunk) = (first.0, ChunkIndex(first.1), ChunkNumber(word()?));
         match tag {
@@ -367,6 +378,7 @@ mod tests {
             Entry::Allocate(slice, index, chunk),
             Entry::Unmap(slice, index, chunk, Config(5)),
             Entry::Suspect(slice, index, 0b101),
+            Entry::Void((slice, 6), Config(7)),
             Entry::Sums {
                 slice,
                 index,

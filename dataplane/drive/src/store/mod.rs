@@ -6,6 +6,7 @@
 //! | `io.rs`, `held.rs` | reads, writes and zeros: what waits, and what is done at the medium |
 //! | `commit.rs` | the one task that writes the log and folds it |
 //! | `recover.rs` | what is found at the start |
+//! | `voids.rs` | stamps of what has no chunk |
 //! | `suspect.rs` | blocks known not to be what was written |
 //! | `scrub.rs` | the check of everything stored |
 //! | `slices.rs` | allocation, growth, deletion, records of slices |
@@ -43,6 +44,7 @@ mod slices;
 mod sums;
 mod suspect;
 mod tables;
+mod voids;
 
 #[cfg(test)]
 mod tests;

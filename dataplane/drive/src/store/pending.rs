@@ -5,6 +5,7 @@ use super::log::Entry;
 use super::sums::Sums;
 use super::suspect::Suspects;
 use super::tables::{ChunkIndex, ChunkNumber, SliceNumber};
+use super::voids::Voids;
 use std::collections::{BTreeMap, HashMap};
 use weft_spec::drive::Config;
 
@@ -29,6 +30,10 @@ pub struct Pending {
     map: BTreeMap<Place, Option<ChunkNumber>>,
     /// Freed chunks that rebuilds must know of, and holes that are filled.
     holes: BTreeMap<Place, Option<Config>>,
+    /// In the log, not in the tables.
+    voids: Voids,
+    /// Some of them are not durable.
+    new_voids: bool,
     /// Allocated in the log, but their data may not be durable.
     unsettled: HashMap<ChunkNumber, Place>,
     /// Unmapped in the log; free once that is durable.
@@ -60,6 +65,8 @@ pub struct Folding {
     pub map: BTreeMap<Place, Option<ChunkNumber>>,
     /// For the table of holes.
     pub holes: BTreeMap<Place, Option<Config>>,
+    /// For the table of voids.
+    pub voids: Voids,
     /// All there are.
     pub suspects: Suspects,
 }
@@ -127,6 +134,22 @@ impl Pending {
         self.no_suspects(place, u16::MAX);
     }
 
+    /// Something without a chunk was made zeros, and that is in the log.
+    pub fn void(&mut self, leaf: LeafKey, stamp: Config) {
+        self.voids.stamp(leaf, stamp);
+        self.new_voids = true;
+    }
+
+    /// Of a leaf, if the log has it.
+    pub fn void_of(&self, leaf: LeafKey) -> Option<Config> {
+        self.voids.of(leaf)
+    }
+
+    /// Whether a flush has to make some durable.
+    pub fn has_new_voids(&self) -> bool {
+        self.new_voids
+    }
+
     /// Newest known of a chunk, above its page.
     pub fn sums(&self, chunk: ChunkNumber) -> Sums {
         let mut known = self.logged.get(&chunk).copied().unwrap_or_default();
@@ -141,7 +164,7 @@ impl Pending {
         self.written.len()
     }
 
-    /// Whether a flush has anything to do.
+    /// Whether a flush has anything to do but for voids.
     pub fn is_flushed(&self) -> bool {
         self.written.is_empty() && self.unsettled.is_empty() && self.freeing.is_empty()
     }
@@ -149,6 +172,7 @@ impl Pending {
     /// Takes what the next flush makes durable. It counts as logged from here on: a log that
     /// cannot be written ends the store.
     pub fn begin_flush(&mut self) -> Flushing {
+        self.new_voids = false;
         let unsettled = std::mem::take(&mut self.unsettled);
         let mut flushing = Flushing {
             entries: Vec::with_capacity(self.written.len()),
@@ -178,7 +202,7 @@ impl Pending {
     /// What was recovered from the log, as if it had just been logged.
     pub fn recovered(&mut self, found: Folding) {
         (self.logged, self.map, self.holes) = (found.sums, found.map, found.holes);
-        self.suspects = found.suspects;
+        (self.suspects, self.voids) = (found.suspects, found.voids);
     }
 
     /// Everything that is in the log.
@@ -187,6 +211,7 @@ impl Pending {
             sums: self.logged.clone(),
             map: self.map.clone(),
             holes: self.holes.clone(),
+            voids: self.voids.clone(),
             suspects: self.suspects.clone(),
         }
     }
@@ -196,6 +221,7 @@ impl Pending {
         self.logged.clear();
         self.map.clear();
         self.holes.clear();
+        self.voids.clear();
         self.folds += 1;
     }
 

@@ -2,7 +2,7 @@
 
 use super::bitmap::FreeMap;
 use super::commit::Broken;
-use super::core::Core;
+use super::core::{Core, LEAF};
 use super::hot::{Mark, REGION, RegionKey};
 use super::log::{Entry, Log};
 use super::pending::{Folding, Place};
@@ -49,7 +49,7 @@ impl Replayed {
             match entry {
                 Entry::Heat(key, mark) if knows(key.0) => {
                     let known = self.hot.entry(key).or_insert(mark);
-                    *known = (*known).max(mark);
+                    *known = known.and(mark);
                 }
                 Entry::Allocate(slice, index, chunk) if knows(slice) => {
                     self.tentative.insert((slice, index), chunk);
@@ -60,6 +60,9 @@ impl Replayed {
                     let hole = (stamp != Config::default()).then_some(stamp);
                     self.pending.holes.insert((slice, index), hole);
                     self.pending.suspects.written((slice, index), u16::MAX);
+                }
+                Entry::Void(leaf, stamp) if knows(leaf.0) => {
+                    self.pending.voids.stamp(leaf, stamp);
                 }
                 Entry::Suspect(slice, index, mask) if knows(slice) => {
                     self.pending.suspects.add((slice, index), mask);
@@ -235,6 +238,9 @@ fn fits(entry: &Entry, geometry: &Geometry, rows: &HashMap<SliceNumber, SliceRow
     match entry {
         Entry::Heat((slice, region), _) => in_slice(slice, u64::from(*region) * REGION),
         Entry::Suspect(slice, index, _) => in_slice(slice, u64::from(index.0) * CHUNK),
+        Entry::Void((slice, leaf), _) => {
+            in_slice(slice, u64::from(*leaf) * u64::from(LEAF) * CHUNK)
+        }
         Entry::Allocate(slice, index, chunk)
         | Entry::Unmap(slice, index, chunk, _)
         | Entry::Sums {

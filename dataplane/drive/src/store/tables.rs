@@ -2,6 +2,7 @@
 
 use super::backend::Region;
 use super::commit::{Breakage, Broken};
+use super::core::LeafKey;
 use super::hot::{Mark, RegionKey};
 use super::pending::Folding;
 use super::scrub::Cursor;
@@ -27,6 +28,9 @@ const CHUNKS: TableDefinition<'_, u64, u32> = TableDefinition::new("chunks");
 
 /// Slice number and chunk index of chunks that were freed, to the config since which.
 const HOLES: TableDefinition<'_, u64, u64> = TableDefinition::new("holes");
+/// Slice number and leaf of the chunk map, to the greatest config under which something there that
+/// had no chunk was made zeros.
+const VOIDS: TableDefinition<'_, u64, u64> = TableDefinition::new("voids");
 /// Slice number and region of hot regions, to term, boot and number of the last write known.
 const HOT: TableDefinition<'_, u64, (u64, u64, u64)> = TableDefinition::new("hot");
 /// Slice uid to its record, as JSON.
@@ -87,7 +91,7 @@ pub(super) struct RawRow {
 /// What a fold takes into the tables.
 #[derive(Debug)]
 pub struct Fold<'a> {
-    /// Chunk map and holes.
+    /// Chunk map, holes and voids.
     pub pending: &'a Folding,
     /// The whole hot set.
     pub hot: &'a [(RegionKey, Mark)],
@@ -138,6 +142,7 @@ impl Tables {
         change.open_table(TOMBSTONES)?;
         change.open_table(CHUNKS)?;
         change.open_table(HOLES)?;
+        change.open_table(VOIDS)?;
         change.open_table(HOT)?;
         change.open_table(RECORDS)?;
         change.open_table(FOLDED)?;
@@ -226,6 +231,12 @@ impl Tables {
         self.range(HOLES, slice, range, Config)
     }
 
+    /// The stamp of what has no chunk in a leaf of the map.
+    pub fn void(&self, (slice, leaf): LeafKey) -> Result<Option<Config>, redb::Error> {
+        let found = self.range(VOIDS, slice, leaf..=leaf, Config)?;
+        Ok(found.first().map(|(_, stamp)| *stamp))
+    }
+
     fn range<V: redb::Value + 'static, T>(
         &self,
         table: TableDefinition<'_, u64, V>,
@@ -276,7 +287,10 @@ impl Tables {
             let mut records = transaction.open_table(RECORDS)?;
             records.insert(row.uid.0.as_u128(), record)?;
             let mut holes = transaction.open_table(HOLES)?;
-            holes.retain_in(all_of(row.number), |_, stamp| stamp >= oldest.0)?;
+            let missed = |_, stamp| stamp >= oldest.0;
+            holes.retain_in(all_of(row.number), missed)?;
+            let mut voids = transaction.open_table(VOIDS)?;
+            voids.retain_in(all_of(row.number), missed)?;
             Ok(())
         })
     }
@@ -299,6 +313,8 @@ impl Tables {
             })?;
             let mut holes = transaction.open_table(HOLES)?;
             holes.retain_in(all.clone(), |_, _| false)?;
+            let mut voids = transaction.open_table(VOIDS)?;
+            voids.retain_in(all.clone(), |_, _| false)?;
             let mut hot = transaction.open_table(HOT)?;
             hot.retain_in(all.clone(), |_, _| false)?;
             let mut suspect = transaction.open_table(SUSPECT)?;
@@ -324,6 +340,10 @@ impl Tables {
                     Some(stamp) => drop(holes.insert(join(*slice, *index), stamp.0)?),
                     None => drop(holes.remove(join(*slice, *index))?),
                 }
+            }
+            let mut voids = transaction.open_table(VOIDS)?;
+            for ((slice, leaf), stamp) in fold.pending.voids.iter() {
+                voids.insert(join(slice, ChunkIndex(leaf)), stamp.0)?;
             }
             let mut hot = transaction.open_table(HOT)?;
             become_these(&mut hot, fold.hot.iter().map(hot_entry).collect())?;

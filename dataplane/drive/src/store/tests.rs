@@ -5,6 +5,7 @@ mod faults;
 mod kept;
 mod measure;
 mod model;
+mod stamps;
 mod suspect;
 
 use super::*;

@@ -58,10 +58,7 @@ impl Assembly {
             Action::Access(access) => self.access(access),
             // Who may not be is not composed: another record is on its way.
             Action::Read(members) => self.readers = members.into_iter().collect(),
-            Action::Admit(generation) => {
-                self.state
-                    .send_modify(|state| state.admitted = Some(generation));
-            }
+            Action::Admit(generation) => self.admitted = Some(generation),
             Action::Park => {
                 // From here on no answer leaves.
                 self.fenced.cancel();
@@ -147,7 +144,6 @@ impl Assembly {
                 disk: target.disk().clone(),
                 asked: target,
                 sources: self.sources(),
-                others_away: self.others_away(slice),
                 limits: Limits::default(),
             };
             let frontier = match wanted.since {
@@ -176,12 +172,6 @@ impl Assembly {
             Some(Source { slice, asked })
         };
         members.into_iter().filter_map(source).collect()
-    }
-
-    /// Whether another slice than this is out of sync.
-    fn others_away(&self, slice: SliceUid) -> bool {
-        let record = self.membership.record();
-        record.is_some_and(|record| record.out_of_sync.iter().any(|out| out.slice != slice))
     }
 
     fn access(&mut self, access: Access) {

@@ -100,6 +100,7 @@ impl Members {
             judged: BTreeSet::new(),
             rebuilds: Vec::new(),
             composed: Composed::default(),
+            admitted: None,
             is_draining: false,
             is_paused: true,
             tasks: JoinSet::new(),
@@ -196,6 +197,8 @@ pub(super) struct Assembly {
     /// Begin with the next composition.
     pub(super) rebuilds: Vec<Rebuild>,
     pub(super) composed: Composed,
+    /// The newest document whose hosts may connect.
+    pub(super) admitted: Option<DocumentGeneration>,
     /// The membership waits for the mirror to drain.
     pub(super) is_draining: bool,
     /// Hosts may not even read.
@@ -416,6 +419,8 @@ impl Assembly {
         };
         let wires = self.links.iter().map(wire).collect();
         let (pair, access) = (self.membership.pair(), self.membership.access());
+        // With the record in one word: whoever admits hosts must know of a loss.
+        let admitted = self.admitted;
         let (phase, outdated, record) = (
             self.membership.phase().clone(),
             self.membership.outdated(),
@@ -427,6 +432,7 @@ impl Assembly {
                 pair,
                 phase,
                 access,
+                admitted,
                 outdated,
                 record,
                 wires,

@@ -3,11 +3,11 @@
 
 use super::run::{Rebuild, RebuildError};
 use super::slice::{RangeHash, Region};
-use crate::layers::mirror::{CHUNK, Kept, Span, Spans, runs};
+use crate::layers::mirror::{Kept, Span, Spans, runs};
 use bytes::Bytes;
 use std::sync::atomic::Ordering::Relaxed;
 use tokio::time::{Instant, sleep};
-use weft_block::{BLOCK, DiskError};
+use weft_block::DiskError;
 
 /// How often a piece is copied before its target is given up: a second time for what went wrong on
 /// the way.
@@ -75,20 +75,9 @@ impl Rebuild {
         Ok(())
     }
 
-    /// Makes a run read as zeros, and free where it is whole chunks.
+    /// Makes a run read as zeros, and free where it is whole chunks. Its drive stamps what has no chunk
+    /// too, so that whoever else is away learns of it from the target one day.
     async fn zero(&self, kept: &Kept, run: Span) -> Result<(), DiskError> {
-        if self.options.others_away {
-            // A drive stamps a hole only where it frees a chunk. Whoever is away learns of this hole
-            // from the target one day, if that is all that is left.
-            for chunk in run.parts(CHUNK) {
-                let block = Span {
-                    start: chunk.start,
-                    end: chunk.start + BLOCK,
-                };
-                let zeros = Bytes::from_static(&[0; BLOCK as usize]);
-                self.give(kept, block, Some(zeros)).await?;
-            }
-        }
         self.zeroed.fetch_add(run.length(), Relaxed);
         self.give(kept, run, None).await
     }

@@ -32,8 +32,6 @@ pub struct Options {
     pub asked: Arc<dyn Slice>,
     /// In-sync members, in the order in which they are asked.
     pub sources: Vec<Source>,
-    /// Another slice is out of sync too, and may one day be rebuilt from this target.
-    pub others_away: bool,
     /// What it may take.
     pub limits: Limits,
 }

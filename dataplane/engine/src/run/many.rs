@@ -47,8 +47,9 @@ impl Runner {
             && let Some(members) = &self.members
         {
             let document = self.engine.document();
-            let below = members.mirror.clone();
-            self.link = Some(Link::new(document, state.pair, below, None, &self.fenced));
+            let (below, fenced) = (members.mirror.clone(), &self.fenced);
+            let loss = state.record.as_ref().and_then(|record| record.loss);
+            self.link = Some(Link::new(document, state.pair, below, None, loss, fenced));
             actions.extend(self.engine.step(Event::Assembled(state.pair.boot)));
         }
         let serves = state.access != Access::Paused;

@@ -38,6 +38,19 @@ fn serves(engine: &Engine, state: Option<&State>) -> (EngineState, &'static str,
         );
         return (EngineState::Serving, "SliceTooSmall", message);
     }
+    let loss = record.and_then(|record| record.loss);
+    let untold = engine.admitted().iter();
+    let untold = untold.filter(|host| Some(host.generation) <= loss);
+    let untold: Vec<_> = untold.map(|host| host.attachment.as_str()).collect();
+    if !untold.is_empty() {
+        let message = format!(
+            "serves with fence {}, but all members have lost writes that were acknowledged and not flushed: \
+             Flush and FUA of {} fail until what uses the volume is ended and attached anew",
+            engine.pair(),
+            untold.join(", ")
+        );
+        return (EngineState::Serving, "WritesLost", message);
+    }
     if out == 0 {
         let message = format!("serves with fence {}", engine.pair());
         return (EngineState::Serving, "Serving", message);

@@ -213,6 +213,7 @@ fn status(error: &DiskError) -> Status {
         ErrorKind::OutOfRange => Status::LBA_OUT_OF_RANGE,
         ErrorKind::MediaRead => Status::UNRECOVERED_READ,
         ErrorKind::MediaWrite => Status::WRITE_FAULT,
+        ErrorKind::Lost => Status::WRITES_LOST,
         ErrorKind::NoSpace => Status::CAPACITY_EXCEEDED,
         ErrorKind::Fenced => Status::RESERVATION_CONFLICT,
         ErrorKind::ReadOnly => Status::WRITE_PROTECTED,
@@ -220,5 +221,18 @@ fn status(error: &DiskError) -> Status {
         ErrorKind::Gone => Status::ANA_INACCESSIBLE,
         ErrorKind::Unsupported => Status::INVALID_OPCODE,
         _ => Status::INTERNAL,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_is_told_of_a_loss_does_not_ask_again_and_one_whose_medium_failed_may() {
+        let of = |kind| status(&DiskError::new(kind, "a flush"));
+        let (lost, failed) = (of(ErrorKind::Lost), of(ErrorKind::MediaWrite));
+        assert_eq!((lost.code(), lost.dnr()), (0x280, true));
+        assert_eq!((failed.code(), failed.dnr()), (0x280, false));
     }
 }

@@ -244,12 +244,28 @@ async fn look(store: &Arc<Store>, known: &[Known], cuts: &[Cut]) -> Result<(), S
             right(read, &known.blocks[block], torn)
                 .map_err(|wrong| format!("block {block} {wrong}"))?;
         }
+        told(store, &slice, &known).await?;
     }
     if found != store.slices().len() {
         return Err("a slice that was never made".into());
     }
     if store.free() + allocated != store.capacity() {
         return Err("chunks are lost or in two slices".into());
+    }
+    Ok(())
+}
+
+/// Who is away is told of every change that cannot be gone.
+async fn told(store: &Arc<Store>, slice: &Arc<Slice>, known: &Known) -> Result<(), String> {
+    // What is older than the newest record is of use to nobody that it names.
+    let since = known.records.iter().flatten().max().copied().unwrap_or(0);
+    let changes = store.changes(slice, Config(since.max(1)), 0, usize::MAX);
+    let changes = changes.await.map_err(|error| error.to_string())?;
+    for (chunk, stamps) in (0u32..).zip(&known.stamps) {
+        let is_told = changes.changed.contains(&chunk) || changes.holes.contains(&chunk);
+        if stamps[0].0 >= since.max(1) && !is_told {
+            return Err(format!("a change of chunk {chunk} is not told: {stamps:?}"));
+        }
     }
     Ok(())
 }
@@ -371,6 +387,16 @@ fn a_log_freed_before_it_is_folded_is_caught() {
 #[test]
 fn an_unreadable_block_forgotten_is_caught() {
     caught_after(Broken::NoSuspects, &[Cut::Torn]);
+}
+
+#[test]
+fn zeros_without_a_stamp_are_caught() {
+    caught(Broken::NoVoids);
+}
+
+#[test]
+fn a_stamp_of_zeros_that_no_flush_makes_durable_is_caught() {
+    caught(Broken::VoidsUnflushed);
 }
 
 #[test]

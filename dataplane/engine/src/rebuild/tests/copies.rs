@@ -215,10 +215,7 @@ async fn a_hole_reaches_a_third_slice_though_who_made_it_is_lost() {
     rig.compose(2, &[0], &[]).await;
     rig.discard(7, 1).await;
     rig.compose(3, &[0], &[1]).await;
-    let mut options = rig.options(1, &[0]);
-    options.others_away = true;
-    let first = Rebuild::new(rig.mirror.clone(), options, Frontier::full());
-    first.run().await.unwrap();
+    rig.rebuild(1, &[0], Frontier::full()).run().await.unwrap();
     assert_eq!(rig.slices[1].chunks(), 0);
     // Slice 0 is lost, and 2 is rebuilt from 1, which never had that chunk.
     rig.compose(4, &[1], &[]).await;
@@ -231,4 +228,32 @@ async fn a_hole_reaches_a_third_slice_though_who_made_it_is_lost() {
     let second = rig.rebuild(2, &[1], Frontier::new(Config(2)));
     second.run().await.unwrap();
     rig.assert_equal(1, 2).await;
+}
+
+#[tokio::test]
+async fn a_discard_that_one_member_missed_reaches_it_when_it_returns() {
+    let rig = Rig::new(2, &[0, 1]).await;
+    rig.write(7, 0xee).await;
+    rig.mirror.flush().await.unwrap();
+    // Its own hot set would hide what this shows.
+    let missed = &rig.slices[1];
+    missed.store.checkpoint(&missed.slice, PAIR, u64::MAX);
+    missed.store.close().await.unwrap();
+    rig.faults[1].script(|request| match request.operation {
+        Operation::WriteZeroes => Fault::Fail(ErrorKind::Gone),
+        _ => Fault::None,
+    });
+    // Slice 0 has done it when it is sent again, under the config that slice 1 lacks.
+    let membership = async {
+        let mut report = rig.mirror.report();
+        let lost = report.wait_for(|report| report.flow == Flow::Drained);
+        lost.await.unwrap();
+        rig.compose(2, &[0], &[]).await;
+    };
+    tokio::join!(rig.discard(7, 1), membership);
+    rig.faults[1].script(|_| Fault::None);
+    rig.compose(3, &[0], &[1]).await;
+    let rebuild = rig.rebuild(1, &[0], Frontier::new(Config(2)));
+    rebuild.run().await.unwrap();
+    rig.assert_equal(0, 1).await;
 }

@@ -229,7 +229,6 @@ impl Rig {
             disk: self.faults[target].clone(),
             asked: self.slices[target].clone(),
             sources: sources.iter().map(source).collect(),
-            others_away: false,
             limits: Limits::default(),
         }
     }

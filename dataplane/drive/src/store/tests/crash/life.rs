@@ -8,6 +8,7 @@ use super::*;
 const BLOCKS: u64 = 192;
 /// Most blocks of one.
 const MOST: u64 = 288;
+const PER_CHUNK: u64 = CHUNK / BLOCK;
 const SLICES: usize = 3;
 const CHUNKS: u64 = 28;
 const STEPS: u32 = 36;
@@ -34,6 +35,8 @@ pub struct Known {
     /// Configs of its record, the newest last.
     pub records: Vec<Option<u64>>,
     pub blocks: Vec<Tags>,
+    /// Of each chunk, configs of changes: the newest last, and the first is durable.
+    pub stamps: Vec<Vec<(u64, bool)>>,
 }
 
 impl Known {
@@ -45,6 +48,7 @@ impl Known {
             sizes: (BLOCKS, BLOCKS),
             records: vec![None],
             blocks: vec![vec![(0, true)]; BLOCKS as usize],
+            stamps: vec![vec![(0, true)]; BLOCKS.div_ceil(PER_CHUNK) as usize],
         }
     }
 
@@ -84,11 +88,14 @@ pub fn change(known: &mut Vec<Known>, step: Step, come: Come) {
     let done = come != Come::UnderWay;
     match step {
         Step::Data(at, first, count, tag) => {
-            for tags in &mut known[at].blocks[first as usize..(first + count) as usize] {
-                if come == Come::Durable {
-                    tags.clear();
-                }
-                tags.push((tag, done));
+            let config = newest(&known[at]).unwrap_or(0);
+            let known = &mut known[at];
+            for tags in &mut known.blocks[first as usize..(first + count) as usize] {
+                put(tags, tag, come);
+            }
+            let (first, end) = (first / PER_CHUNK, (first + count).div_ceil(PER_CHUNK));
+            for stamps in &mut known.stamps[first as usize..end as usize] {
+                put(stamps, config, come);
             }
         }
         Step::Make(uid) => {
@@ -103,6 +110,8 @@ pub fn change(known: &mut Vec<Known>, step: Step, come: Come) {
                 known.sizes.0 = blocks;
             }
             known.blocks.resize(blocks as usize, vec![(0, true)]);
+            let chunks = blocks.div_ceil(PER_CHUNK) as usize;
+            known.stamps.resize(chunks, vec![(0, true)]);
         }
         Step::Record(at, config) => {
             if done {
@@ -115,12 +124,22 @@ pub fn change(known: &mut Vec<Known>, step: Step, come: Come) {
     }
 }
 
+fn put<T>(all: &mut Vec<(T, bool)>, next: T, come: Come) {
+    if come == Come::Durable {
+        all.clear();
+    }
+    all.push((next, come != Come::UnderWay));
+}
+
 /// Nothing older than what was answered last is there any more.
 pub fn keep_answered(known: &mut Known) {
-    for tags in &mut known.blocks {
-        let last = tags.iter().rposition(|(_, answered)| *answered);
-        tags.drain(..last.unwrap());
-    }
+    known.blocks.iter_mut().for_each(keep_last);
+    known.stamps.iter_mut().for_each(keep_last);
+}
+
+fn keep_last<T>(all: &mut Vec<(T, bool)>) {
+    let last = all.iter().rposition(|(_, answered)| *answered);
+    all.drain(..last.unwrap());
 }
 
 /// A moment: so many events had happened, this may be found, and this step comes next.
@@ -297,6 +316,9 @@ async fn act(store: &Arc<Store>, known: &[Known], step: Step, durable: bool) -> 
         }
         Step::Flush => {
             store.flush(()).await.unwrap();
+            // As an engine tells that has flushed all members: what it does not number leaves so.
+            let there = known.iter().filter_map(|known| store.slice(known.uid));
+            there.for_each(|slice| store.regions_equal(&slice, &[0, 1]));
             Come::Answered
         }
         Step::Nothing => Come::Answered,

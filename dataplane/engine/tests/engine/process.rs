@@ -1,12 +1,8 @@
 //! The engine's process between a scripted drive, hosts and an operator.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
+use crate::support::{MOST, SIZE, Setup, Slice, within};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
-use support::{MOST, SIZE, Setup, Slice, within};
 use weft_block::{Disk, Write};
 use weft_control::supervisor::PARKED;
 use weft_spec::engine::EngineState;

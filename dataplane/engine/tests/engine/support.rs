@@ -341,6 +341,11 @@ impl Setup {
         }
     }
 
+    /// The volume.
+    pub fn volume(&self) -> VolumeUid {
+        self.volume
+    }
+
     /// A document of term 1 for these hosts; the operator's address is set by [`Setup::start`].
     pub fn document(
         &self,
