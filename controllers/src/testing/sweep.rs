@@ -46,14 +46,14 @@ impl Operator {
     }
 }
 
-/// Runs until a whole round changes nothing; a dead operator is followed by another.
+/// Runs until two rounds in a row change nothing; a dead operator is followed by another.
 async fn settle(world: &mut World, operators: &mut [Operator]) {
     let volumes = world.all(VOLUMES);
     let parts = |volume: &Value| parts::wanted(&serde_json::from_value(volume.clone()).unwrap());
     let moves = |volume: &Value| volume["spec"]["evict"].as_array().map_or(0, Vec::len);
     let slices = |volume: &Value| parts(volume).len() + moves(volume);
     let wanted: usize = volumes.iter().map(slices).sum();
-    let mut failed = None;
+    let (mut failed, mut unchanged) = (None, 0);
     for _ in 0..ROUNDS {
         let before = world.api.state().version;
         failed = None;
@@ -74,7 +74,10 @@ async fn settle(world: &mut World, operators: &mut [Operator]) {
             world.names(SLICES).len() <= wanted && world.names(INITIATORS).len() <= 1,
             "a duplicate"
         );
-        if failed.is_none() && world.api.state().version == before && quiet(world) {
+        let changed = failed.is_some() || world.api.state().version != before || !quiet(world);
+        unchanged = if changed { 0 } else { unchanged + 1 };
+        // An operator that has just started hears the pods after its first round.
+        if unchanged > 1 {
             return;
         }
     }

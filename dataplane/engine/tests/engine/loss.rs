@@ -102,6 +102,7 @@ fn mirror(document: EngineDocument, drives: &[Drive]) -> EngineDocument {
     let members: Vec<_> = drives.iter().map(|d| d.member(document.term)).collect();
     let stack = Stack::Mirror(Mirror {
         members: members[..2].to_vec(),
+        joining: Vec::new(),
         witnesses: members[2..].to_vec(),
         formed: document.generation.0 > 1,
         lineage: Uuid::from_u128(7),
