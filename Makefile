@@ -12,7 +12,7 @@ RECOVERIES ?= 100000
 # Rows of the fault matrix that `make faults` runs; none for all.
 ROWS    ?=
 # Tests of the cluster tier that `make cluster` runs.
-CLUSTER ?= --lib --bins --test t1_tour --test t2_raw_block --test t3_kills --test t4_bad_input --test t5_operator_dies
+CLUSTER ?= --lib --bins --test t1_tour --test t2_raw_block --test t3_kills --test t4_bad_input --test t5_operator_dies --test t8_mirror --test t9_moves
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
@@ -39,7 +39,7 @@ test: packages ## all that CI runs: check, recoveries, local, guest and cluster 
 	  sh e2e/stage.sh "cluster tier: a real cluster on this machine" $(MAKE) cluster
 
 full: test ## make test, what takes long on a cluster, and the lab's own tests (it leaves nothing behind)
-	sh e2e/stage.sh "cluster tier, the long ones: figures, growth" $(MAKE) long
+	sh e2e/stage.sh "cluster tier, the long ones: figures, growth, takeovers" $(MAKE) long
 	sh e2e/stage.sh "guest tier: a hundred reconnects" $(MAKE) reconnects
 	sh e2e/stage.sh "models: the membership in wider bounds" $(MAKE) models
 	sh e2e/stage.sh "lab: brought up, killed, taken down" $(MAKE) machine
@@ -79,8 +79,8 @@ cluster: lab binaries ## the tour, kills, bad input and figures on a real cluste
 	status=0; WEFT_BIN=$(CURDIR)/$(OUT) $(CARGO) test --locked -p weft-e2e-cluster --no-fail-fast $(CLUSTER) -- \
 	  --test-threads=1 --nocapture || status=$$?; $(LAB) down && exit $$status
 
-long: ## the tests on a real cluster that take longest: figures, growth
-	$(MAKE) cluster CLUSTER='--test t6_figures --test t7_expand'
+long: ## the tests on a real cluster that take longest: figures, growth, takeovers, ten minutes without a control plane
+	$(MAKE) cluster CLUSTER='--test t6_figures --test t7_expand --test t10_takeovers --test t11_without_control_plane'
 
 reconnects: binaries ## a hundred cut connections of a Linux kernel under verified writes
 	WEFT_BIN=$(CURDIR)/$(OUT) $(CARGO) test --locked -p weft-guest --test linux -- --ignored --test-threads=1 --nocapture

@@ -8,6 +8,7 @@
 //! | [`pods`] | pods that write, sum and compare |
 //! | [`process`] | processes of a pod on its node, found and killed |
 //! | [`progress`] | one line a step |
+//! | [`mirrors`] | volumes of two copies, and nodes that are lost |
 //! | [`writer`] | a pod that writes without end and counts errors |
 //! | [`tour`] | the scenario of `make demo` |
 //! | [`clean`] | zero left: objects, slices, connections |
@@ -16,6 +17,7 @@ pub mod clean;
 pub mod install;
 pub mod kubectl;
 pub mod lab;
+pub mod mirrors;
 pub mod pods;
 pub mod process;
 pub mod progress;

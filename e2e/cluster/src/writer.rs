@@ -15,6 +15,7 @@ const SCRIPT: &str = "rm -f /tmp/stop /tmp/stopped; mkfifo /tmp/stopped; (i=0; e
     while [ ! -e /tmp/stop ]; do i=$((i+1)); f=/data/f$((i%16)); \
     dd if=/dev/urandom of=$f bs=64k count=4 conv=fsync 2>/dev/null || e=$((e+1)); \
     sha256sum $f > $f.sum || e=$((e+1)); read n x < /proc/uptime; n=${n%.*}${n#*.}; \
+    [ -e /tmp/reset ] && rm /tmp/reset && g=0; \
     [ $l -gt 0 ] && [ $((n-l)) -gt $g ] && g=$((n-l)); l=$n; \
     echo $i $e $g > /tmp/progress.new; mv /tmp/progress.new /tmp/progress; done; \
     echo > /tmp/stopped) >/dev/null 2>&1 &";
@@ -56,6 +57,12 @@ impl Writer {
             errors: next(),
             longest_gap: Duration::from_millis(next() * 10),
         })
+    }
+
+    /// Counts the longest gap from now on.
+    pub fn reset_gap(&self) -> Result<()> {
+        let file = "touch /tmp/reset; while [ -e /tmp/reset ]; do sleep 0.05; done";
+        pods::shell(&self.pod, file).map(drop)
     }
 
     /// Waits until it has written well beyond `before`.

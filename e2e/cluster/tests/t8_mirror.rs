@@ -2,16 +2,15 @@
 //! that loses its power. No I/O error, every sum right, both copies in-sync again afterwards.
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 use std::time::{Duration, Instant};
-use weft_e2e_cluster::kubectl::{condition, get, kubectl, list, name, wait};
+use weft_e2e_cluster::kubectl::{condition, get, wait};
+use weft_e2e_cluster::mirrors::{Places, VOLUMES, operator_elsewhere, powered, short, told, whole};
 use weft_e2e_cluster::pods::{self, Use};
 use weft_e2e_cluster::process::{self, Which, node_of, pod_of};
 use weft_e2e_cluster::progress::{say, step};
 use weft_e2e_cluster::writer::Writer;
 use weft_e2e_cluster::{clean, install, lab};
 
-const VOLUMES: &str = "volumes.weft.storage";
 /// For what needs no rebuild of a whole slice.
 const SOON: Duration = Duration::from_secs(60);
 /// A node that boots again, its pods and a rebuild.
@@ -25,21 +24,6 @@ fn a_mirror_survives_drive_engine_and_node_without_an_io_error() {
     result.expect("no I/O error, both copies in-sync");
     restored.expect("every node is back");
     clean::nothing_left(Duration::from_secs(60)).expect("nothing left");
-}
-
-/// Whatever the test left off is on again.
-fn powered() -> Result<()> {
-    for node in ["n1", "n2", "n3"] {
-        lab::run(&["node", "start", node])?;
-    }
-    kubectl(&[
-        "wait",
-        "--for=condition=Ready",
-        "nodes",
-        "--all",
-        "--timeout=120s",
-    ])
-    .map(drop)
 }
 
 fn losses() -> Result<()> {
@@ -69,57 +53,6 @@ fn losses() -> Result<()> {
     ensure!(done.errors == 0, "{} I/O errors", done.errors);
     pods::stop("mirrored")?;
     pods::release("mirrored")
-}
-
-/// Nodes of the slices.
-struct Places {
-    data: Vec<String>,
-    witness: String,
-}
-
-impl Places {
-    fn of(volume: &Value) -> Result<Self> {
-        let node = |member: &Value| -> Result<String> {
-            let drive = member["drive"].as_str().context("a drive")?;
-            let drive = get("drives.weft.storage", drive, None)?.context("it exists")?;
-            let node = drive["spec"]["hostExport"]["node"].as_str();
-            Ok(node.context("a node")?.to_owned())
-        };
-        let members = volume["status"]["members"].as_array().context("members")?;
-        let (witnesses, data): (Vec<_>, Vec<_>) =
-            members.iter().partition(|m| m["role"] == "Witness");
-        Ok(Self {
-            data: data.into_iter().map(node).collect::<Result<_>>()?,
-            witness: node(witnesses.first().context("a witness")?)?,
-        })
-    }
-}
-
-/// Waits until the volume has both copies and says so.
-fn whole(volume: &str, within: Duration) -> Result<Value> {
-    wait(&format!("volume {volume} whole"), within, || {
-        let object = get(VOLUMES, volume, None)?.context("it exists")?;
-        let redundant = condition(&object, "Redundant").is_some_and(|c| c["status"] == "True");
-        let status = &object["status"];
-        let whole = redundant && status["phase"] == "Ready" && status["replicas"] == "2/2";
-        Ok(if whole {
-            Ok(object)
-        } else {
-            Err(told(&object))
-        })
-    })
-}
-
-fn told(volume: &Value) -> String {
-    let redundant = condition(volume, "Redundant").cloned().unwrap_or_default();
-    let ready = condition(volume, "Ready").cloned().unwrap_or_default();
-    format!(
-        "{} {} {} {}",
-        volume["status"]["phase"],
-        volume["status"]["replicas"],
-        redundant["message"],
-        ready["message"]
-    )
 }
 
 /// Waits until the volume says that it goes on with one copy.
@@ -167,10 +100,6 @@ fn engine_is_killed(volume: &str, writer: &Writer) -> Result<()> {
     step("both copies are in-sync", || whole(volume, SOON).map(drop))
 }
 
-fn short(volume: &str) -> String {
-    volume.chars().take(40).collect()
-}
-
 /// The node with the engine and one of the copies: Kubernetes takes most of a minute to notice.
 fn node_loses_power(volume: &str, writer: &Writer) -> Result<()> {
     let engine = pod_of("engine", &short(volume))?;
@@ -193,28 +122,5 @@ fn node_loses_power(volume: &str, writer: &Writer) -> Result<()> {
     step("the node boots again; both copies are in-sync", || {
         lab::run(&["node", "start", &node])?;
         whole(volume, BOOT).map(drop)
-    })
-}
-
-/// An operator that is on the node that is lost would be lost with it.
-fn operator_elsewhere(node: &str) -> Result<()> {
-    let here = |pod: &&Value| node_of(pod).is_ok_and(|at| at == node);
-    let operators = list("pods", "app.kubernetes.io/name=weft-operator")?;
-    let Some(operator) = operators.iter().find(here) else {
-        return Ok(());
-    };
-    step("the operator moves to another node", || {
-        kubectl(&["cordon", node])?;
-        kubectl(&["delete", "pod", "-n", install::SYSTEM, name(operator)])?;
-        let rolled = kubectl(&[
-            "rollout",
-            "status",
-            "deployment/weft-operator",
-            "-n",
-            install::SYSTEM,
-            "--timeout=120s",
-        ]);
-        kubectl(&["uncordon", node])?;
-        rolled.map(drop)
     })
 }

@@ -1,0 +1,152 @@
+//! How long a pod that writes to a volume of two copies waits when something is lost: the engine's
+//! process, a drive's, the node of the engine. Ten runs each, from a pod on another node; default timers of
+//! Kubernetes. Figures are printed; only that nothing fails is asserted.
+
+use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
+use std::time::Duration;
+use weft_e2e_cluster::kubectl::{get, kubectl};
+use weft_e2e_cluster::mirrors::{Places, VOLUMES, operator_elsewhere, powered, short, whole};
+use weft_e2e_cluster::pods::{self, Use};
+use weft_e2e_cluster::process::{self, Which, node_of, pod_of};
+use weft_e2e_cluster::progress::{say, step};
+use weft_e2e_cluster::writer::Writer;
+use weft_e2e_cluster::{clean, install, lab};
+
+const RUNS: usize = 10;
+/// A node that boots again, its pods and a rebuild.
+const BOOT: Duration = Duration::from_secs(180);
+
+#[test]
+fn takeovers_are_measured_from_a_pod_that_writes() {
+    install::ready().expect("the lab is up with Weft installed");
+    let result = takeovers();
+    let restored = powered();
+    result.expect("no I/O error");
+    restored.expect("every node is back");
+    clean::nothing_left(Duration::from_secs(60)).expect("nothing left");
+}
+
+fn takeovers() -> Result<()> {
+    pods::claim("waits", "64Mi", Use::FileSystem, "weft-mirror")?;
+    let volume = pods::bound("waits")?;
+    let places = Places::of(&whole(&volume, BOOT)?)?;
+    pods::start("waits", &places.witness, "waits", Use::FileSystem)?;
+    let writer = Writer::start("waits")?;
+    step("the engine's process is killed", || {
+        gaps(&volume, &writer, || {
+            process::kill9(&pod_of("engine", &short(&volume))?, Which::Child).map(drop)
+        })
+    })?;
+    step("the process of a drive with a copy is killed", || {
+        gaps(&volume, &writer, || {
+            let object = get(VOLUMES, &volume, None)?.context("it exists")?;
+            let drive = object["status"]["members"][1]["drive"].as_str();
+            process::kill9(&pod_of("drive", drive.context("a drive")?)?, Which::Child).map(drop)
+        })
+    })?;
+    let mut lost = Lost::default();
+    step("the node of the engine loses its power", || {
+        for _ in 0..RUNS {
+            lost.run(&volume, &writer)?;
+        }
+        Ok(())
+    })?;
+    lost.print();
+    let done = writer.finish()?;
+    ensure!(done.errors == 0, "{} I/O errors", done.errors);
+    pods::stop("waits")?;
+    pods::release("waits")
+}
+
+fn gaps(volume: &str, writer: &Writer, lose: impl Fn() -> Result<()>) -> Result<()> {
+    let mut gaps = Vec::new();
+    for _ in 0..RUNS {
+        whole(volume, BOOT)?;
+        writer.reset_gap()?;
+        let before = writer.progress()?;
+        lose()?;
+        writer.goes_on(before)?;
+        gaps.push(writer.progress()?.longest_gap.as_secs_f64());
+    }
+    say(&row("\n    longest gap", &mut gaps));
+    Ok(())
+}
+
+fn row(what: &str, seconds: &mut [f64]) -> String {
+    seconds.sort_by(f64::total_cmp);
+    let (low, middle, high) = (
+        seconds[0],
+        seconds[seconds.len() / 2],
+        seconds[seconds.len() - 1],
+    );
+    format!("{what:<34} min {low:5.2} s   median {middle:5.2} s   max {high:5.2} s")
+}
+
+/// What is known of the nodes that were lost, in seconds.
+#[derive(Default)]
+struct Lost {
+    gap: Vec<f64>,
+    detect: Vec<f64>,
+    start: Vec<f64>,
+    fence: Vec<f64>,
+    reconnect: Vec<f64>,
+}
+
+impl Lost {
+    fn run(&mut self, volume: &str, writer: &Writer) -> Result<()> {
+        whole(volume, BOOT)?;
+        let node = node_of(&pod_of("engine", &short(volume))?)?;
+        operator_elsewhere(&node)?;
+        writer.reset_gap()?;
+        let (before, began) = (writer.progress()?, Timestamp::now());
+        lab::run(&["node", "kill", &node])?;
+        writer.goes_on(before)?;
+        self.gap.push(writer.progress()?.longest_gap.as_secs_f64());
+        self.read_logs(volume, began)?;
+        lab::run(&["node", "start", &node])?;
+        whole(volume, BOOT).map(drop)
+    }
+
+    /// By the words of the operator and of the engine that took over.
+    fn read_logs(&mut self, volume: &str, began: Timestamp) -> Result<()> {
+        let object = get(VOLUMES, volume, None)?.context("it exists")?;
+        let pod = object["status"]["engine"]["pod"]
+            .as_str()
+            .context("a pod")?;
+        let engine = kubectl(&["logs", "-n", "weft-engines", pod])?;
+        let operator = kubectl(&["logs", "-n", install::SYSTEM, "deployment/weft-operator"])?;
+        let found = first(&operator, "an engine is lost", began)?;
+        let fences = first(&engine, "raises the fence", began)?;
+        let serves = first(&engine, "serving port", began)?;
+        let host = first(&engine, "host admitted", began)?;
+        let between = |from: Timestamp, to: Timestamp| (to - from).total(jiff::Unit::Second);
+        self.detect.push(between(began, found)?);
+        self.start.push(between(found, fences)?);
+        self.fence.push(between(fences, serves)?);
+        self.reconnect.push(between(serves, host)?);
+        Ok(())
+    }
+
+    fn print(mut self) {
+        let rows = [
+            ("    longest gap", &mut self.gap),
+            ("    detect: power off to found lost", &mut self.detect),
+            ("    start: to the new engine", &mut self.start),
+            ("    fence: to serving", &mut self.fence),
+            ("    reconnect: to the host admitted", &mut self.reconnect),
+        ];
+        for (what, seconds) in rows {
+            say(&row(what, seconds));
+        }
+    }
+}
+
+/// When a log said this for the first time after a moment.
+fn first(log: &str, words: &str, after: Timestamp) -> Result<Timestamp> {
+    let said = log.lines().filter(|line| line.contains(words));
+    let at = |line: &str| line.split_whitespace().next()?.parse::<Timestamp>().ok();
+    said.filter_map(at)
+        .find(|at| *at >= after)
+        .with_context(|| format!("no line with {words:?} after {after}"))
+}
