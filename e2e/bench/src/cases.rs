@@ -4,7 +4,7 @@ use crate::echo::{self, CAPSULE, DATA_HEADER, RESPONSE, Session};
 use crate::figures::{Comparison, Metric, Sample};
 use crate::load::Load;
 use crate::nbd::{self, Server};
-use crate::processes::{Drive, Pair, Part, free_port};
+use crate::processes::{Drive, Part, Volume, free_port};
 use crate::raw::{self, Durability};
 use crate::{cores, target};
 use anyhow::Context;
@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use weft_block::{BLOCK, Disk, Write};
+use weft_e2e_local::setup::Setup;
 use weft_transport::{RemoteDisk, polling};
 
 /// Bytes that the load goes to.
@@ -249,16 +250,13 @@ impl Plan {
             pids: vec![drive.pid()?],
             _processes: vec![Box::new(drive)],
         });
-        let pair = Pair::start()?;
-        let disk = runtime.block_on(pair.connect())?;
-        let two = Rc::new(Link {
-            runtime: runtime.clone(),
-            poll: Duration::ZERO,
-            disk: Arc::new(disk),
-            pids: pair.pids()?.to_vec(),
-            _processes: vec![Box::new(pair)],
-        });
-        for (hops, link) in [("drive", &one), ("engine and drive", &two)] {
+        let two = volume(runtime, Setup::new())?;
+        let mirror = volume(runtime, Setup::mirrored())?;
+        for (hops, link) in [
+            ("drive", &one),
+            ("engine and drive", &two),
+            ("mirror of two", &mirror),
+        ] {
             fill(link)?;
             for (kind, writes) in [("read", 0), ("write", 100)] {
                 for depth in [1, 32] {
@@ -271,6 +269,18 @@ impl Plan {
         for kind in ["4k read qd1", "4k write qd1", "durable write"] {
             let (case, one) = (format!("engine and drive {kind}"), format!("drive {kind}"));
             self.compare(&case, Metric::P50, &[&one], Some(1.9));
+        }
+        for (kind, goal) in [
+            ("4k read qd1", None),
+            ("4k write qd1", Some(1.2)),
+            ("4k write qd32", None),
+            ("durable write", Some(1.2)),
+        ] {
+            let (case, single) = (
+                format!("mirror of two {kind}"),
+                format!("engine and drive {kind}"),
+            );
+            self.compare(&case, Metric::P50, &[&single], goal);
         }
         Ok(())
     }
@@ -382,4 +392,17 @@ fn file(directory: &Path, name: &str) -> anyhow::Result<PathBuf> {
     std::fs::write(&path, vec![0x5a; target::SIZE as usize])?;
     std::fs::File::open(&path)?.sync_all()?;
     Ok(path)
+}
+
+/// A volume's real processes, and the host's connection.
+fn volume(runtime: &Rc<Runtime>, setup: Setup) -> anyhow::Result<Rc<Link>> {
+    let volume = Volume::start(setup)?;
+    let disk = runtime.block_on(volume.connect())?;
+    Ok(Rc::new(Link {
+        runtime: runtime.clone(),
+        poll: Duration::ZERO,
+        disk: Arc::new(disk),
+        pids: volume.pids()?,
+        _processes: vec![Box::new(volume)],
+    }))
 }

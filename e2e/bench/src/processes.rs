@@ -6,12 +6,13 @@ use anyhow::Context;
 use rustix::process::Pid;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use weft_e2e_local::process::{Process, Role};
-use weft_e2e_local::setup::Setup;
+use weft_e2e_local::setup::{Nth, Setup};
 use weft_e2e_local::wait::until_async;
-use weft_spec::engine::Stack;
+use weft_spec::engine::{SliceMember, Stack};
 use weft_transport::{ConnectOptions, RemoteDisk};
 
 /// This program again, in another part; dies with this.
@@ -57,56 +58,65 @@ impl Part {
     }
 }
 
-/// A real drive on a file, and a real engine in front of it.
-pub struct Pair {
+/// Real drives on files, and a real engine in front of them.
+pub struct Volume {
     setup: Setup,
-    drive: Process,
+    drives: Vec<Process>,
     engine: Process,
-    ports: [u16; 2],
+    port: u16,
 }
 
-impl Pair {
-    /// Starts both; `io` is the drive's back-end.
-    pub fn start() -> anyhow::Result<Self> {
-        let setup = Setup::new();
-        let ports = [free_port()?, free_port()?];
-        let [drive_port, engine_port] = ports;
-        let mut document = setup.drive_document();
-        document.port = drive_port;
-        let drive_path = setup.write("drive.json", &document);
+impl Volume {
+    /// Starts all of a volume's processes.
+    pub fn start(setup: Setup) -> anyhow::Result<Self> {
         let mut document = setup.engine_document(1);
-        document.port = engine_port;
-        if let Stack::Slice(member) = &mut document.stack {
-            member.address = loopback(drive_port);
+        document.port = free_port()?;
+        let port = document.port;
+        let mut paths = Vec::new();
+        for (nth, member) in slices(&mut document.stack).into_iter().enumerate() {
+            let nth = Nth(u16::try_from(nth)?);
+            let mut drive = setup.document_of(nth);
+            drive.port = free_port()?;
+            member.address = loopback(drive.port);
+            paths.push(setup.write(&format!("drive-{}.json", nth.0), &drive));
         }
-        let engine_path = setup.write("engine.json", &document);
-        let (drive, engine) = on_target(|| {
-            Ok((
-                Process::start("weft-drive", Role::Direct, &drive_path),
-                Process::start("weft-engine", Role::Direct, &engine_path),
-            ))
+        let engine = setup.write("engine.json", &document);
+        let start = |program, path: &PathBuf| Process::start(program, Role::Direct, path);
+        let (drives, engine) = on_target(|| {
+            let drives = paths.iter().map(|path| start("weft-drive", path)).collect();
+            Ok((drives, start("weft-engine", &engine)))
         })?;
         Ok(Self {
             setup,
-            drive,
+            drives,
             engine,
-            ports,
+            port,
         })
     }
 
     /// Connects as the host does: two hops.
     pub async fn connect(&self) -> anyhow::Result<RemoteDisk> {
         let mut options = self.setup.host_options(1);
-        options.address = loopback(self.ports[1]);
+        options.address = loopback(self.port);
         patiently(options).await
     }
 
-    /// Processes of both hops.
-    pub fn pids(&self) -> anyhow::Result<[Pid; 2]> {
-        Ok([
-            self.drive.worker().context("the drive has ended")?,
-            self.engine.worker().context("the engine has ended")?,
-        ])
+    /// Processes of all hops.
+    pub fn pids(&self) -> anyhow::Result<Vec<Pid>> {
+        let all = self.drives.iter().chain([&self.engine]);
+        all.map(|process| process.worker().context("a process has ended"))
+            .collect()
+    }
+}
+
+/// In the order of their drives.
+fn slices(stack: &mut Stack) -> Vec<&mut SliceMember> {
+    match stack {
+        Stack::Slice(member) => vec![member],
+        Stack::Mirror(mirror) => {
+            let members = mirror.members.iter_mut();
+            members.chain(&mut mirror.witnesses).collect()
+        }
     }
 }
 

@@ -109,7 +109,8 @@ impl Setup {
         &self.places[usize::from(nth.0)]
     }
 
-    fn document_of(&self, nth: Nth) -> DriveDocument {
+    /// Document of one of the drives.
+    pub fn document_of(&self, nth: Nth) -> DriveDocument {
         let place = self.place(nth);
         DriveDocument {
             version: DOCUMENT_VERSION,
