@@ -4,8 +4,9 @@
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
+use serde_json::Value;
 use std::time::Duration;
-use weft_e2e_cluster::kubectl::{get, kubectl};
+use weft_e2e_cluster::kubectl::{get, kubectl, wait};
 use weft_e2e_cluster::mirrors::{Places, VOLUMES, operator_elsewhere, powered, short, whole};
 use weft_e2e_cluster::pods::{self, Use};
 use weft_e2e_cluster::process::{self, Which, node_of, pod_of};
@@ -14,6 +15,8 @@ use weft_e2e_cluster::writer::Writer;
 use weft_e2e_cluster::{clean, install, lab};
 
 const RUNS: usize = 10;
+/// After so long the supervisor of a pod starts its child again without a pause.
+const LONG_LIFE: Duration = Duration::from_secs(11);
 /// A node that boots again, its pods and a rebuild.
 const BOOT: Duration = Duration::from_secs(180);
 
@@ -34,15 +37,13 @@ fn takeovers() -> Result<()> {
     pods::start("waits", &places.witness, "waits", Use::FileSystem)?;
     let writer = Writer::start("waits")?;
     step("the engine's process is killed", || {
-        gaps(&volume, &writer, || {
-            process::kill9(&pod_of("engine", &short(&volume))?, Which::Child).map(drop)
-        })
+        gaps(&volume, &writer, || pod_of("engine", &short(&volume)))
     })?;
     step("the process of a drive with a copy is killed", || {
         gaps(&volume, &writer, || {
             let object = get(VOLUMES, &volume, None)?.context("it exists")?;
             let drive = object["status"]["members"][1]["drive"].as_str();
-            process::kill9(&pod_of("drive", drive.context("a drive")?)?, Which::Child).map(drop)
+            pod_of("drive", drive.context("a drive")?)
         })
     })?;
     let mut lost = Lost::default();
@@ -59,18 +60,34 @@ fn takeovers() -> Result<()> {
     pods::release("waits")
 }
 
-fn gaps(volume: &str, writer: &Writer, lose: impl Fn() -> Result<()>) -> Result<()> {
+fn gaps(volume: &str, writer: &Writer, victim: impl Fn() -> Result<Value>) -> Result<()> {
     let mut gaps = Vec::new();
     for _ in 0..RUNS {
         whole(volume, BOOT)?;
+        let pod = victim()?;
+        has_lived(&pod)?;
         writer.reset_gap()?;
         let before = writer.progress()?;
-        lose()?;
+        process::kill9(&pod, Which::Child)?;
         writer.goes_on(before)?;
         gaps.push(writer.progress()?.longest_gap.as_secs_f64());
     }
     say(&row("\n    longest gap", &mut gaps));
     Ok(())
+}
+
+/// A process that dies again soon is started again later: that is another figure.
+fn has_lived(pod: &Value) -> Result<()> {
+    let (node, (_, child)) = (node_of(pod)?, process::pids(pod)?);
+    wait("a process that has lived for a while", BOOT, || {
+        let age = format!("echo $(($(date +%s) - $(stat -c %Y /proc/{child})))");
+        let seconds: u64 = lab::on_node(&node, &age)?.trim().parse().unwrap_or(0);
+        Ok(if seconds > LONG_LIFE.as_secs() {
+            Ok(())
+        } else {
+            Err(format!("{seconds} s"))
+        })
+    })
 }
 
 fn row(what: &str, seconds: &mut [f64]) -> String {
