@@ -16,7 +16,7 @@ CLUSTER ?= --lib --bins --test t1_tour --test t2_raw_block --test t3_kills --tes
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo down test check unit local faults guest reconnects cluster long machine fuzz recoveries models soak full idle bench crds images tools packages deny lab toolchain binaries
+.PHONY: help demo down test check unit local faults guest reconnects cluster long machine fuzz recoveries models soak full idle rebuild bench crds images tools packages deny lab toolchain binaries
 
 help: ## list these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +90,9 @@ machine: ## the lab's own tests (root, and the machine for themselves)
 
 idle: binaries ## memory and wake-ups of idle processes, unattached and attached
 	WEFT_BIN=$(CURDIR)/$(OUT) $(CARGO) run --locked -p weft-e2e-local --bin idle
+
+rebuild: binaries ## how fast a member is brought up to date, beside a raw copy on the same file system (3 GiB of room)
+	WEFT_BIN=$(CURDIR)/$(OUT) $(CARGO) run --locked -p weft-e2e-local --bin rebuild
 
 bench: toolchain ## how fast the data path is, beside bare TCP, other targets and the raw file (two cores, 5 minutes)
 	sh e2e/packages.sh fio nbdkit qemu-system-common

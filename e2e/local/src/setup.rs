@@ -80,7 +80,12 @@ impl Setup {
 
     /// Two drives with the data, and a third one with a witness.
     pub fn mirrored() -> Self {
-        let sizes = [VOLUME_SIZE, VOLUME_SIZE, WITNESS_SIZE];
+        Self::mirrored_of(VOLUME_SIZE)
+    }
+
+    /// The same with a volume of so many bytes.
+    pub fn mirrored_of(size: u64) -> Self {
+        let sizes = [size, size, WITNESS_SIZE];
         Self::of(sizes.map(Place::new).into())
     }
 
@@ -120,7 +125,7 @@ impl Setup {
             name: format!("d{}", nth.0),
             medium: Medium::File {
                 path: self.medium(nth),
-                size: DRIVE_SIZE,
+                size: DRIVE_SIZE.max(place.size / 4 * 5),
             },
             adoption: Adoption::IfBlank,
             port: DRIVE_PORT + nth.0,
@@ -147,7 +152,7 @@ impl Setup {
             volume: self.volume,
             name: "v0".to_owned(),
             term,
-            size: VOLUME_SIZE,
+            size: self.place(Nth(0)).size,
             stack: self.stack(term),
             hosts: vec![AllowedHost {
                 attachment: "v0-n1".to_owned(),

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 /// Of a record in force with members out.
 const FEWER: &str = "goes on without";
 /// Of one with all of them.
-const ALL: &str = "all members are in-sync";
+pub const ALL: &str = "all members are in-sync";
 /// Of a volume without a member that has the data.
 pub const PAUSED: &str = "state=Paused";
 
@@ -39,7 +39,11 @@ pub struct Mirrored {
 impl Mirrored {
     /// Starts all of them.
     pub fn start() -> Self {
-        let setup = Setup::mirrored();
+        Self::of(Setup::mirrored())
+    }
+
+    /// Starts those of a volume.
+    pub fn of(setup: Setup) -> Self {
         Self {
             drives: setup.start_drives(Role::Supervised),
             engine: setup.start_engine(1, Role::Supervised),
