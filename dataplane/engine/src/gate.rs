@@ -6,9 +6,10 @@
 
 use async_trait::async_trait;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use weft_block::Disk;
 use weft_spec::engine::AllowedHost;
@@ -32,6 +33,8 @@ pub struct HostGate {
     export: Export,
     state: Mutex<State>,
     changed: watch::Sender<()>,
+    /// The same for hosts that wait, woken in the order in which they came.
+    left: Notify,
     /// Counts changes of who may find what.
     directory: watch::Sender<u64>,
 }
@@ -76,6 +79,7 @@ impl HostGate {
             export,
             state: Mutex::default(),
             changed: watch::Sender::new(()),
+            left: Notify::new(),
             directory: watch::Sender::new(1),
         })
     }
@@ -173,13 +177,13 @@ impl HostGate {
         self: &Arc<Self>,
         request: &ConnectRequest,
     ) -> Result<Admission, Refusal> {
-        let mut changed = self.changed();
         loop {
-            changed.mark_unchanged();
+            let mut left = pin!(self.left.notified());
+            left.as_mut().enable();
             if let Some(admission) = self.try_admit(request)? {
                 return Ok(admission);
             }
-            changed.changed().await.map_err(|_| Refusal::Busy)?;
+            left.await;
         }
     }
 }
@@ -244,6 +248,7 @@ impl Drop for Ended {
         }
         drop(state);
         self.gate.changed.send_replace(());
+        self.gate.left.notify_waiters();
     }
 }
 

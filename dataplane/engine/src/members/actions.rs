@@ -5,6 +5,7 @@ use super::link;
 use super::weave::{REGION, spans};
 use crate::layers::mirror::{ComposeError, Hold, Mirror, Span};
 use crate::membership::{self, Access, Action, Event, Region, Testimony};
+use crate::network::{Association, Network};
 use crate::rebuild::{Frontier, Limits, Options, Rebuild, RemoteSlice, Slice, Source};
 use crate::slice_link::canonical;
 use crate::way::Way;
@@ -16,7 +17,6 @@ use tokio::time::sleep;
 use weft_block::Disk;
 use weft_spec::drive::{Config, RecordSwap};
 use weft_spec::ids::{FencePair, SliceUid};
-use weft_transport::RemoteDisk;
 
 /// How soon a member that says nothing is noticed: hosts wait for it meanwhile, while another member
 /// has what they ask for.
@@ -45,7 +45,7 @@ impl Assembly {
             Action::Connect(slice, pair) => self.connect(slice, pair),
             Action::Put(slice, swap) => self.put(slice, *swap),
             Action::Mark(slice, generation) => self.over(slice, move |disk| async move {
-                link::mark(&disk, generation).await?;
+                link::mark(&*disk, generation).await?;
                 Ok(Event::Marked(slice, generation))
             }),
             Action::Flush(slice) => self.over(slice, move |disk| async move {
@@ -82,8 +82,9 @@ impl Assembly {
         let Some(way) = self.ways.get(&slice).cloned() else {
             return;
         };
+        let network = self.network.clone();
         self.wait_for(slice, async move {
-            let testimony = inspected(&way).await;
+            let testimony = inspected(&*network, &way).await;
             Happened::Event(Event::Inspected(slice, testimony))
         });
     }
@@ -92,21 +93,22 @@ impl Assembly {
         let Some(way) = self.ways.get(&slice).cloned() else {
             return;
         };
+        let network = self.network.clone();
         self.wait_for(slice, async move {
             let mut pauses = Pauses::default();
             loop {
                 let mut options = way.as_engine(pair);
                 options.keep_alive_ms = KEEP_ALIVE_MS;
-                match RemoteDisk::connect(options).await {
+                match network.connect(options).await {
                     Ok(disk) => {
-                        let asked = Arc::new(RemoteSlice::new(Arc::new(disk), REGION));
+                        let asked = Arc::new(RemoteSlice::new(disk, REGION));
                         if let Ok((testimony, peer)) = link::testify(&way, &asked).await {
                             let peer = canonical(peer);
                             return Happened::Connected(slice, asked, testimony, peer);
                         }
                     }
                     Err(error) if error.is_invalid_host() => {
-                        let testimony = inspected(&way).await;
+                        let testimony = inspected(&*network, &way).await;
                         return Happened::Event(Event::Refused(slice, testimony));
                     }
                     Err(error) => tracing::debug!(%slice, %error, "not connected"),
@@ -126,14 +128,14 @@ impl Assembly {
 
     fn put(&mut self, slice: SliceUid, swap: RecordSwap) {
         self.over(slice, move |disk| async move {
-            link::put_record(&disk, &swap).await?;
+            link::put_record(&*disk, &swap).await?;
             Ok(Event::Recorded(slice))
         });
     }
 
     /// Does something over the association of a slice. Without one there is no answer: whoever
     /// asked has been told, or will be, that it is lost.
-    fn over<F>(&mut self, slice: SliceUid, what: impl FnOnce(Arc<RemoteDisk>) -> F)
+    fn over<F>(&mut self, slice: SliceUid, what: impl FnOnce(Arc<dyn Association>) -> F)
     where
         F: Future<Output = Result<Event, weft_block::DiskError>> + Send + 'static,
     {
@@ -323,10 +325,10 @@ async fn make_equal(
 }
 
 /// Asks until there is an answer.
-async fn inspected(way: &Way) -> Testimony {
+async fn inspected(network: &dyn Network, way: &Way) -> Testimony {
     let mut pauses = Pauses::default();
     loop {
-        match link::inspect(way).await {
+        match link::inspect(network, way).await {
             Ok(testimony) => return testimony,
             Err(error) => tracing::debug!(slice = %way.member.slice, %error, "no inspection"),
         }
