@@ -25,6 +25,13 @@ pub trait Medium: Send + Sync + std::fmt::Debug + 'static {
     /// Gives the space of the range back if the medium can.
     fn discard_at(&self, offset: u64, length: u64) -> Result<(), DiskError>;
 
+    /// `None`: the requests above may block, so they are made on a thread for such work. Else they
+    /// never do, and are made on the caller's own thread once this future has ended. A simulation
+    /// has its latency there, and the same order of everything each time.
+    fn at_once(&self) -> Option<BoxFuture<'static, ()>> {
+        None
+    }
+
     /// Whether the requests below need no thread of their caller's: then as many as one likes can
     /// be under way. They go on to their end also when their future is dropped.
     fn is_asynchronous(&self) -> bool {

@@ -7,9 +7,10 @@
 use crate::layers::loss::Untold;
 use async_trait::async_trait;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use weft_block::Disk;
 use weft_spec::engine::AllowedHost;
@@ -35,6 +36,8 @@ pub struct HostGate {
     loss: Option<AttachGeneration>,
     state: Mutex<State>,
     changed: watch::Sender<()>,
+    /// The same for hosts that wait, woken in the order in which they came.
+    left: Notify,
     /// Counts changes of who may find what.
     directory: watch::Sender<u64>,
 }
@@ -86,6 +89,7 @@ impl HostGate {
             loss,
             state: Mutex::default(),
             changed: watch::Sender::new(()),
+            left: Notify::new(),
             directory: watch::Sender::new(1),
         })
     }
@@ -184,13 +188,13 @@ impl HostGate {
         self: &Arc<Self>,
         request: &ConnectRequest,
     ) -> Result<Admission, Refusal> {
-        let mut changed = self.changed();
         loop {
-            changed.mark_unchanged();
+            let mut left = pin!(self.left.notified());
+            left.as_mut().enable();
             if let Some(admission) = self.try_admit(request)? {
                 return Ok(admission);
             }
-            changed.changed().await.map_err(|_| Refusal::Busy)?;
+            left.await;
         }
     }
 }
@@ -255,6 +259,7 @@ impl Drop for Ended {
         }
         drop(state);
         self.gate.changed.send_replace(());
+        self.gate.left.notify_waiters();
     }
 }
 

@@ -7,6 +7,7 @@ use crate::control::Put;
 use crate::document::DocumentError;
 use crate::gate::{Door, HostGate};
 use crate::members::{self, Members};
+use crate::network::{Network, Tcp};
 use crate::plan::{Action, Engine, Event, Phase};
 use crate::slice_link;
 use crate::stack;
@@ -14,12 +15,13 @@ use crate::status::{self, Wire, Wires};
 
 use anyhow::Context;
 use control::Control;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -27,7 +29,7 @@ use uuid::Uuid;
 use weft_block::Disk;
 use weft_spec::engine::{EngineDocument, EngineStatus};
 use weft_spec::ids::{AttachGeneration, DocumentGeneration, FencePair};
-use weft_transport::{AnaState, ConnectOptions, Limits, PathState, ReconnectingDisk, RemoteDisk};
+use weft_transport::{AnaState, ConnectOptions, PathState, ReconnectingDisk, RemoteDisk};
 
 /// Pause before the second inspection in a row, doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -46,32 +48,60 @@ pub enum Outcome {
 
 /// Serves the volume of this document until it is asked to end or fenced.
 pub async fn run(document: EngineDocument) -> anyhow::Result<Outcome> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let (puts, mut put) = mpsc::channel(PUTS);
-    let (engine, actions) = Engine::new(document);
-    let status = watch::Sender::new(status::status(&engine, &Wires::One(&Wire::default()), &[]));
-    let control = engine.document().control.clone();
-    let control =
-        control.map(|link| Control::start(&link, engine.document().volume, &status, puts));
+    let terminate = signal(SignalKind::terminate())?;
+    let terminate = stream::unfold(terminate, |mut terminate| async {
+        terminate.recv().await.map(|()| ((), terminate))
+    });
+    let (puts, put) = mpsc::channel(PUTS);
+    let (link, volume) = (document.control.clone(), document.volume);
+    let process = Process::new(document, Arc::new(Tcp));
+    let control = link.map(|link| Control::start(&link, volume, &process.status(), puts));
     let control = control.transpose()?;
-    let mut runner = Runner::new(engine, status);
-    let mut ended = runner.perform(actions).await?;
-    while ended.is_none() {
-        let happened = runner.wait(&mut put, &mut terminate).await;
-        ended = runner.apply(happened).await?;
-    }
-    let Runner { status, engine, .. } = runner;
-    drop(status);
+    let outcome = process.run(put, terminate.boxed()).await?;
     if let Some(control) = control {
         control.end().await;
     }
-    let outcome = ended.unwrap_or(Outcome::Left);
-    // A pod that is being deleted has done its duty once it is fenced.
-    Ok(if engine.terminating() {
-        Outcome::Left
-    } else {
-        outcome
-    })
+    Ok(outcome)
+}
+
+/// An engine apart from the machine that it runs on.
+pub struct Process {
+    runner: Runner,
+    first: Vec<Action>,
+}
+
+impl Process {
+    /// With its first document.
+    pub fn new(document: EngineDocument, network: Arc<dyn Network>) -> Self {
+        let (engine, first) = Engine::new(document);
+        let status = status::status(&engine, &Wires::One(&Wire::default()), &[]);
+        let runner = Runner::new(engine, network, watch::Sender::new(status));
+        Self { runner, first }
+    }
+
+    /// What it reports.
+    pub fn status(&self) -> watch::Receiver<EngineStatus> {
+        self.runner.status.subscribe()
+    }
+
+    /// Serves until it is asked to end or fenced.
+    pub async fn run(
+        self,
+        mut put: mpsc::Receiver<Put>,
+        mut terminate: BoxStream<'static, ()>,
+    ) -> anyhow::Result<Outcome> {
+        let Self { mut runner, first } = self;
+        let mut ended = runner.perform(first).await?;
+        while ended.is_none() {
+            let happened = runner.wait(&mut put, &mut terminate).await;
+            ended = runner.apply(happened).await?;
+        }
+        // A pod that is being deleted has done its duty once it is fenced.
+        Ok(match ended {
+            Some(Outcome::Parked) if !runner.engine.terminating() => Outcome::Parked,
+            _ => Outcome::Left,
+        })
+    }
 }
 
 /// What the loop wakes up for.
@@ -88,6 +118,7 @@ enum Happened {
 
 struct Runner {
     engine: Engine,
+    network: Arc<dyn Network>,
     /// Names this process at the slices; another start has another.
     process: Uuid,
     wire: Wire,
@@ -142,9 +173,10 @@ struct Slice {
 }
 
 impl Runner {
-    fn new(engine: Engine, status: watch::Sender<EngineStatus>) -> Self {
+    fn new(engine: Engine, network: Arc<dyn Network>, status: watch::Sender<EngineStatus>) -> Self {
         Self {
             engine,
+            network,
             process: Uuid::new_v4(),
             wire: Wire::default(),
             status,
@@ -159,9 +191,15 @@ impl Runner {
         }
     }
 
-    async fn wait(&mut self, puts: &mut mpsc::Receiver<Put>, terminate: &mut Signal) -> Happened {
+    async fn wait(
+        &mut self,
+        puts: &mut mpsc::Receiver<Put>,
+        terminate: &mut BoxStream<'static, ()>,
+    ) -> Happened {
         loop {
+            // The fence first: it ends all answers. The same order each time, for simulations.
             tokio::select! {
+                biased;
                 () = self.fenced.cancelled() => return Happened::Event(Event::Fenced),
                 Some(task) = self.tasks.join_next() => match task {
                     Ok(happened) => return happened,
@@ -172,7 +210,7 @@ impl Runner {
                 happened = changed(&mut self.link) => return happened,
                 happened = told(&mut self.members) => return happened,
                 Some(put) = puts.recv() => return Happened::Put(put),
-                _ = terminate.recv() => return Happened::Event(Event::Terminate),
+                Some(()) = terminate.next() => return Happened::Event(Event::Terminate),
             }
         }
     }
@@ -346,14 +384,10 @@ impl Runner {
         let Some(link) = &self.link else {
             return Ok(());
         };
-        let listener = listen(self.engine.document().port).await?;
+        let port = self.engine.document().port;
         let door = Arc::new(Door(link.gate.clone()));
-        self.export = Some(tokio::spawn(weft_transport::serve(
-            listener,
-            door,
-            Limits::default(),
-        )));
-        tracing::info!(port = self.engine.document().port, "serving");
+        self.export = Some(tokio::spawn(self.network.listen(port, door).await?));
+        tracing::info!(port, "serving");
         Ok(())
     }
 
@@ -464,6 +498,7 @@ async fn changed(link: &mut Option<Link>) -> Happened {
         }
     };
     tokio::select! {
+        biased;
         path = path => Happened::Path(Box::new(path)),
         Ok(()) = link.associations.changed() => Happened::Associations,
         else => std::future::pending().await,
@@ -508,15 +543,5 @@ impl Pauses {
         let pause = self.next;
         self.next = (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
         pause
-    }
-}
-
-/// On all addresses, of both families where there are two.
-async fn listen(port: u16) -> anyhow::Result<TcpListener> {
-    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
-        Ok(listener) => Ok(listener),
-        Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
-            .await
-            .with_context(|| format!("cannot listen on port {port}")),
     }
 }

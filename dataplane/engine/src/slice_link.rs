@@ -15,7 +15,7 @@ const RECORD_PAUSE: Duration = Duration::from_secs(1);
 
 /// Asks the slice what it has heard, over an association of its own that raises nothing.
 pub async fn inspect(way: &Way) -> Result<SliceInspection, LinkError> {
-    let association = way.inspecting().await?;
+    let association = RemoteDisk::connect(way.as_inspector()).await?;
     let answer = ask(&association).await;
     association.disconnect().await;
     answer
@@ -55,7 +55,7 @@ pub async fn record(
     loop {
         let association = disk.current();
         if let Some(association) = association {
-            match link::mark(&association, generation).await {
+            match link::mark(&*association, generation).await {
                 Ok(()) => return Ok(generation),
                 Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
                 Err(error) if error.kind() == ErrorKind::Gone => {}

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use weft_spec::engine::{EngineDocument, SliceMember};
 use weft_spec::ids::{FencePair, Term, VolumeUid};
 use weft_spec::nqn::{self, HostNqn};
-use weft_transport::{ConnectError, ConnectOptions, RemoteDisk};
+use weft_transport::ConnectOptions;
 
 /// The way to a slice.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,10 +32,10 @@ impl Way {
         document.stack.slices().into_iter().map(way).collect()
     }
 
-    /// An association that raises nothing and may only ask.
-    pub async fn inspecting(&self) -> Result<RemoteDisk, ConnectError> {
+    /// How to connect so that nothing is raised and one may only ask.
+    pub fn as_inspector(&self) -> ConnectOptions {
         let name = HostNqn::inspect(&self.member.key, self.volume, self.term);
-        RemoteDisk::connect(self.options(&name, name.host_id())).await
+        self.options(&name, name.host_id())
     }
 
     /// How this process connects as this pair.

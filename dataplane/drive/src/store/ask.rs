@@ -87,7 +87,8 @@ impl Store {
         most: usize,
     ) -> Result<Changes, DiskError> {
         let (store, slice) = (self.clone(), slice.clone());
-        blocking(move || store.changes_blocking(&slice, since, from, most)).await
+        let changes = move || store.changes_blocking(&slice, since, from, most);
+        blocking(&*self.medium, changes).await
     }
 
     fn changes_blocking(

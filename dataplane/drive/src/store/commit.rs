@@ -83,7 +83,7 @@ impl Store {
     async fn run_log(self: Arc<Self>) {
         while let Some(batch) = self.next_batch() {
             let store = self.clone();
-            let done = blocking(move || {
+            let done = blocking(&*self.medium, move || {
                 let result = store.log_batch(&batch);
                 if let Err(error) = &result {
                     store.fail(error);

@@ -1,7 +1,7 @@
 //! Hot regions: where writes may differ between members, or from what is recorded of them here.
 
 use super::tables::SliceNumber;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use weft_spec::drive::Config;
 use weft_spec::ids::FencePair;
 
@@ -78,7 +78,7 @@ impl Region {
 /// The hot set in memory: every region whose record is durable.
 #[derive(Default)]
 pub struct Hot {
-    regions: HashMap<RegionKey, Region>,
+    regions: BTreeMap<RegionKey, Region>,
     /// Regions that did not cool last time.
     left: usize,
     checkpoints: HashMap<SliceNumber, Mark>,

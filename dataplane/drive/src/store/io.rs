@@ -14,17 +14,25 @@ use super::{Slice, Store};
 use crate::superblock::CHUNK;
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
-use weft_block::{BLOCK, DiskError, ErrorKind, Write};
+use weft_block::{BLOCK, DiskError, ErrorKind, Medium, Write};
 use weft_spec::drive::Config;
 
 /// Most chunks looked at in one step of a long discard, and freed in one record.
 const ZERO_STEP: u64 = LEAF as u64 * CHUNK;
 
-/// Runs what blocks on a thread for such work.
+/// Does what blocks, where the medium wants it. Goes on to its end also when the caller is gone.
 pub async fn blocking<T: Send + 'static>(
+    medium: &dyn Medium,
     work: impl FnOnce() -> Result<T, DiskError> + Send + 'static,
 ) -> Result<T, DiskError> {
-    match tokio::task::spawn_blocking(work).await {
+    let working = match medium.at_once() {
+        None => tokio::task::spawn_blocking(work),
+        Some(turn) => tokio::spawn(async move {
+            turn.await;
+            work()
+        }),
+    };
+    match working.await {
         Ok(result) => result,
         Err(error) => {
             Err(DiskError::new(ErrorKind::Gone, "the I/O thread is gone").caused_by(error))
@@ -84,7 +92,7 @@ impl Store {
             }
             let mut buffer = std::mem::take(into);
             let kept = permit.take();
-            let (buffer, kept, verified, is_news) = blocking(move || {
+            let (buffer, kept, verified, is_news) = blocking(&*self.medium, move || {
                 let verified = held.read_verified(&mut buffer);
                 let is_news = match &verified {
                     Ok(Verified::Differ(_, blocks)) if certain => held.suspect(blocks),
@@ -169,7 +177,7 @@ impl Store {
             })
             .await?;
         let written = if mapped {
-            blocking(move || {
+            blocking(&*self.medium, move || {
                 let done = held.overwrite(&data, carried.config);
                 drop((held, heated, permit));
                 done
@@ -299,7 +307,8 @@ impl Store {
         while !todo.is_empty() {
             let mut unlocked = std::pin::pin!(self.unlocked.notified());
             unlocked.as_mut().enable();
-            let mut progress = self.progress.subscribe();
+            let mut advanced = std::pin::pin!(self.advanced.notified());
+            advanced.as_mut().enable();
             let round = self.planned(|core| core.plan_write(number, &todo)).await?;
             let held = self.held(slice, round.mapped.clone(), true);
             if round.full {
@@ -316,14 +325,14 @@ impl Store {
                     self.log(Wanted::Flush).await?;
                 }
                 tokio::select! {
+                    biased;
                     () = unlocked => {}
-                    // The sender lives as long as this store.
-                    _ = progress.changed() => {}
+                    () = advanced => {}
                 }
                 continue;
             }
             let bytes = data.clone();
-            let (round, written) = blocking(move || {
+            let (round, written) = blocking(&*self.medium, move || {
                 let written = held.overwrite(&bytes, carried.config).and_then(|suspect| {
                     let fresh = held.write_fresh(&round, &bytes, carried.config)?;
                     Ok((fresh, suspect))
@@ -386,7 +395,8 @@ impl Store {
         while !todo.is_empty() {
             let mut unlocked = std::pin::pin!(self.unlocked.notified());
             unlocked.as_mut().enable();
-            let mut progress = self.progress.subscribe();
+            let mut advanced = std::pin::pin!(self.advanced.notified());
+            advanced.as_mut().enable();
             let round = self
                 .planned(|core| core.plan_zero(slice.number(), &todo))
                 .await?;
@@ -397,7 +407,7 @@ impl Store {
                 self.stamp_void(slice, offset, carried.config).await?;
             }
             if !parts.placed.is_empty() {
-                let zeroed = blocking(move || parts.zero(carried.config)).await;
+                let zeroed = blocking(&*self.medium, move || parts.zero(carried.config)).await;
                 if self.told(zeroed).await? {
                     self.log(Wanted::Flush).await?;
                 }
@@ -414,8 +424,9 @@ impl Store {
             if idle && !todo.is_empty() {
                 self.broken()?;
                 tokio::select! {
+                    biased;
                     () = unlocked => {}
-                    _ = progress.changed() => {}
+                    () = advanced => {}
                 }
             }
         }
@@ -442,11 +453,12 @@ impl Store {
 
     /// Brings a leaf of the chunk map into memory, or waits until another request has.
     async fn load(self: &Arc<Self>, key: LeafKey) -> Result<(), DiskError> {
-        let mut progress = self.progress.subscribe();
+        let mut advanced = std::pin::pin!(self.advanced.notified());
+        advanced.as_mut().enable();
         let mine = self.core().begin_load(key);
         if !mine {
             if self.core().is_loading(key) {
-                let _ = progress.changed().await;
+                advanced.await;
             }
             return Ok(());
         }
@@ -454,7 +466,7 @@ impl Store {
         self.to_its_end(async move {
             let tables = store.tables.clone();
             let (slice, leaf) = key;
-            let found = blocking(move || {
+            let found = blocking(&*store.medium, move || {
                 tables.mapped(slice, in_leaf(leaf)).map_err(|error| {
                     DiskError::new(ErrorKind::MediaRead, "read of the chunk map").caused_by(error)
                 })

@@ -114,8 +114,10 @@ pub struct Store {
     directory: Mutex<Directory>,
     /// Held while slices are made, deleted or recorded: one at a time.
     administration: tokio::sync::Mutex<()>,
-    /// Counts whatever a waiting request may wait for, and a status would show.
+    /// Counts whatever a status would show.
     progress: watch::Sender<u64>,
+    /// The same for waiting requests, woken in the order in which they came.
+    advanced: Notify,
     /// Told whenever blocks are not in use any more.
     unlocked: Notify,
     /// Why nothing more can be recorded, once that is so: the process must start again.
@@ -165,6 +167,7 @@ impl Store {
             directory: Mutex::new(found.directory),
             administration: tokio::sync::Mutex::new(()),
             progress: watch::Sender::new(0),
+            advanced: Notify::new(),
             unlocked: Notify::new(),
             failure: watch::Sender::new(None),
             corrupt: Mutex::default(),
@@ -179,7 +182,10 @@ impl Store {
     pub async fn close(self: &Arc<Self>) -> Result<(), DiskError> {
         self.log(Wanted::Fold).await?;
         let superblocks = self.superblocks.clone();
-        io::blocking(move || superblocks.update(|now| now.clean = true)).await
+        io::blocking(&*self.medium, move || {
+            superblocks.update(|now| now.clean = true)
+        })
+        .await
     }
 
     /// Blocks that do not read as they were written, and were not written since; the first 64.
@@ -274,7 +280,7 @@ impl Store {
     /// Records an accepted document; durable when this returns. Never lowers.
     pub async fn accept_document(&self, generation: DocumentGeneration) -> Result<(), DiskError> {
         let superblocks = self.superblocks.clone();
-        io::blocking(move || {
+        io::blocking(&*self.medium, move || {
             if superblocks.now().document_generation >= generation {
                 return Ok(());
             }
@@ -296,6 +302,7 @@ impl Store {
     fn advance(&self) {
         self.progress
             .send_modify(|count| *count = count.wrapping_add(1));
+        self.advanced.notify_waiters();
     }
 }
 

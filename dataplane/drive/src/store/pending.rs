@@ -23,7 +23,7 @@ struct Owned {
 #[derive(Default)]
 pub struct Pending {
     /// Written, not in the log.
-    written: HashMap<ChunkNumber, Owned>,
+    written: BTreeMap<ChunkNumber, Owned>,
     /// In the log, not in the pages.
     logged: HashMap<ChunkNumber, Sums>,
     /// In the log, not in the tables.

@@ -74,7 +74,8 @@ impl Store {
         let end = slice.size().div_ceil(CHUNK) as u32;
         while cursor.index < end {
             let (store, looked_at, leaf) = (self.clone(), slice.clone(), cursor.index / LEAF);
-            let chunks = super::io::blocking(move || store.chunks_of(&looked_at, leaf)).await?;
+            let chunks = move || store.chunks_of(&looked_at, leaf);
+            let chunks = super::io::blocking(&*self.medium, chunks).await?;
             let next = chunks.into_iter().find(|index| index.0 >= cursor.index);
             let Some(ChunkIndex(index)) = next else {
                 cursor.index = (leaf + 1).saturating_mul(LEAF);

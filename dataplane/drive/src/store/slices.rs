@@ -273,7 +273,10 @@ impl Store {
         // The log then says nothing more of it.
         self.log(Wanted::Fold).await?;
         let (tables, row) = (self.tables.clone(), slice.row());
-        let deleted = blocking(move || tables.delete(&row).map_err(tables_failed)).await;
+        let deleted = blocking(&*self.medium, move || {
+            tables.delete(&row).map_err(tables_failed)
+        })
+        .await;
         let freed = deleted.inspect_err(|error| self.fail(error))?;
         self.core().deleted(slice.number, &freed);
         self.forget_corrupt(uid);
@@ -287,7 +290,10 @@ impl Store {
     async fn put_row(&self, row: SliceRow) -> Result<(), DiskError> {
         self.broken()?;
         let tables = self.tables.clone();
-        let put = blocking(move || tables.put(&row).map_err(tables_failed)).await;
+        let put = blocking(&*self.medium, move || {
+            tables.put(&row).map_err(tables_failed)
+        })
+        .await;
         put.inspect_err(|error| self.fail(error))
     }
 
@@ -312,7 +318,7 @@ impl Store {
         // A hole is of use only to a slice that lacks the config that made it.
         let oldest = record.out_of_sync.iter().map(|out| out.since).min();
         let oldest = oldest.unwrap_or(Config(u64::MAX));
-        let put = blocking(move || {
+        let put = blocking(&*self.medium, move || {
             tables
                 .put_record(&row, &json, oldest)
                 .map_err(tables_failed)

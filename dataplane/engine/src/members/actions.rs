@@ -5,6 +5,7 @@ use super::weave::{REGION, spans};
 use super::{attempts, link};
 use crate::layers::mirror::{ComposeError, Hold, Mirror, Span};
 use crate::membership::{self, Access, Action, Event, Region, Testimony};
+use crate::network::{Association, Network};
 use crate::rebuild::{Frontier, Limits, Options, Rebuild, RemoteSlice, Slice, Source};
 use crate::slice_link::canonical;
 use crate::way::Way;
@@ -14,7 +15,6 @@ use std::sync::Arc;
 use weft_block::Disk;
 use weft_spec::drive::{Config, RecordSwap};
 use weft_spec::ids::{FencePair, SliceUid};
-use weft_transport::RemoteDisk;
 
 /// How soon a member that says nothing is noticed: hosts wait for it meanwhile, while another member
 /// has what they ask for.
@@ -40,7 +40,7 @@ impl Assembly {
             Action::Connect(slice, pair) => self.connect(slice, pair),
             Action::Put(slice, swap) => self.put(slice, *swap),
             Action::Mark(slice, generation) => self.over(slice, move |disk| async move {
-                link::mark(&disk, generation).await?;
+                link::mark(&*disk, generation).await?;
                 Ok(Event::Marked(slice, generation))
             }),
             Action::Flush(slice) => self.over(slice, move |disk| async move {
@@ -71,17 +71,19 @@ impl Assembly {
     }
 
     fn inspect(&mut self, slice: SliceUid) {
-        let ways = self.ways.subscribe();
+        let (ways, network) = (self.ways.subscribe(), self.network.clone());
         self.wait_for(slice, async move {
-            let testimony = attempts::until(slice, ways, inspected).await;
+            let inspection = |way| inspected(network.clone(), way);
+            let testimony = attempts::until(slice, ways, inspection).await;
             Happened::Event(Event::Inspected(slice, testimony))
         });
     }
 
     fn connect(&mut self, slice: SliceUid, pair: FencePair) {
-        let ways = self.ways.subscribe();
+        let (ways, network) = (self.ways.subscribe(), self.network.clone());
         self.wait_for(slice, async move {
-            attempts::until(slice, ways, |way| connected(way, pair)).await
+            let connection = |way| connected(network.clone(), way, pair);
+            attempts::until(slice, ways, connection).await
         });
     }
 
@@ -95,14 +97,14 @@ impl Assembly {
 
     fn put(&mut self, slice: SliceUid, swap: RecordSwap) {
         self.over(slice, move |disk| async move {
-            link::put_record(&disk, &swap).await?;
+            link::put_record(&*disk, &swap).await?;
             Ok(Event::Recorded(slice))
         });
     }
 
     /// Does something over the association of a slice. Without one there is no answer: whoever
     /// asked has been told, or will be, that it is lost.
-    fn over<F>(&mut self, slice: SliceUid, what: impl FnOnce(Arc<RemoteDisk>) -> F)
+    fn over<F>(&mut self, slice: SliceUid, what: impl FnOnce(Arc<dyn Association>) -> F)
     where
         F: Future<Output = Result<Event, weft_block::DiskError>> + Send + 'static,
     {
@@ -284,21 +286,21 @@ async fn make_equal(
     Happened::Equal
 }
 
-async fn inspected(way: Way) -> Option<Testimony> {
-    let inspection = link::inspect(&way).await;
+async fn inspected(network: Arc<dyn Network>, way: Way) -> Option<Testimony> {
+    let inspection = link::inspect(&*network, &way).await;
     inspection
         .inspect_err(|error| tracing::debug!(slice = %way.member.slice, %error, "no inspection"))
         .ok()
 }
 
 /// An association as the engine of that pair, or what the drive that refuses it says.
-async fn connected(way: Way, pair: FencePair) -> Option<Happened> {
+async fn connected(network: Arc<dyn Network>, way: Way, pair: FencePair) -> Option<Happened> {
     let slice = way.member.slice;
     let mut options = way.as_engine(pair);
     options.keep_alive_ms = KEEP_ALIVE_MS;
-    match RemoteDisk::connect(options).await {
+    match network.connect(options).await {
         Ok(disk) => {
-            let asked = Arc::new(RemoteSlice::new(Arc::new(disk), REGION));
+            let asked = Arc::new(RemoteSlice::new(disk, REGION));
             let (testimony, peer) = link::testify(&way, &asked).await.ok()?;
             Some(Happened::Connected(
                 slice,
@@ -308,7 +310,7 @@ async fn connected(way: Way, pair: FencePair) -> Option<Happened> {
             ))
         }
         Err(error) if error.is_invalid_host() => {
-            let testimony = inspected(way).await?;
+            let testimony = inspected(network, way).await?;
             Some(Happened::Event(Event::Refused(slice, testimony)))
         }
         Err(error) => {

@@ -5,6 +5,7 @@ use super::attempts::Ways;
 use super::weave::Weave;
 use crate::layers::mirror::{Flow, Mirror, Report};
 use crate::membership::{Access, Action, Assignment, Event, Membership, Phase, Rebuild, Testimony};
+use crate::network::Network;
 use crate::rebuild::RemoteSlice;
 use crate::slice_link::canonical;
 use crate::way::Way;
@@ -79,13 +80,19 @@ pub struct Members {
 
 impl Members {
     /// Begins with the first document; `fenced` is cancelled when a newer pair is met.
-    pub fn start(assignment: Assignment, ways: Vec<Way>, fenced: CancellationToken) -> Self {
+    pub fn start(
+        network: Arc<dyn Network>,
+        assignment: Assignment,
+        ways: Vec<Way>,
+        fenced: CancellationToken,
+    ) -> Self {
         let mirror = Arc::new(Mirror::new(fenced.clone()));
         let (membership, actions) = Membership::new(assignment.clone());
         let state = watch::Sender::new(told(&membership));
         let (assignments, assigned) = watch::channel((assignment, ways.clone()));
         let receiver = state.subscribe();
         let assembly = Assembly {
+            network,
             mirror: mirror.clone(),
             membership,
             state,
@@ -178,6 +185,7 @@ pub(super) enum Happened {
 }
 
 pub(super) struct Assembly {
+    pub(super) network: Arc<dyn Network>,
     pub(super) mirror: Arc<Mirror>,
     pub(super) membership: Membership,
     pub(super) state: watch::Sender<State>,
@@ -229,7 +237,9 @@ impl Assembly {
         assigned: &mut watch::Receiver<(Assignment, Vec<Way>)>,
     ) -> Happened {
         loop {
+            // The fence first: it ends all answers. The same order each time, for simulations.
             tokio::select! {
+                biased;
                 () = self.fenced.cancelled() => return Happened::Fenced,
                 Ok(()) = report.changed() => return Happened::Mirror,
                 Ok(()) = assigned.changed() => {

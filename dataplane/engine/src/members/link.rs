@@ -3,20 +3,20 @@
 
 use super::weave::REGION;
 use crate::membership::Testimony;
+use crate::network::{Association, Network};
 use crate::rebuild::{RemoteSlice, hot_set};
 use crate::way::Way;
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use weft_block::DiskError;
 use weft_spec::drive::{
     DocumentMark, RecordAnswer, RecordSwap, SliceInspection, VENDOR_GET_RECORD, VENDOR_INSPECT,
     VENDOR_PUT_GENERATION, VENDOR_PUT_RECORD,
 };
 use weft_spec::ids::DocumentGeneration;
-use weft_transport::{ConnectError, RemoteDisk};
+use weft_transport::ConnectError;
 
 /// Room for an answer: some 1,600 chunks.
 const ANSWER_LENGTH: u32 = 64 << 10;
@@ -39,9 +39,9 @@ pub enum LinkError {
 }
 
 /// Asks over an association of its own, which raises nothing.
-pub async fn inspect(way: &Way) -> Result<Testimony, LinkError> {
-    let association = way.inspecting().await?;
-    let slice = RemoteSlice::new(Arc::new(association), REGION);
+pub async fn inspect(network: &dyn Network, way: &Way) -> Result<Testimony, LinkError> {
+    let association = network.connect(way.as_inspector()).await?;
+    let slice = RemoteSlice::new(association, REGION);
     let testimony = testify(way, &slice).await;
     slice.disk().disconnect().await;
     Ok(testimony?.0)
@@ -50,7 +50,7 @@ pub async fn inspect(way: &Way) -> Result<Testimony, LinkError> {
 /// What the slice says of itself on this association, and the address of this end as its drive
 /// sees it.
 pub async fn testify(way: &Way, slice: &RemoteSlice) -> Result<(Testimony, SocketAddr), LinkError> {
-    let association = slice.disk();
+    let association = &**slice.disk();
     let inspection: SliceInspection = get(association, VENDOR_INSPECT).await?;
     if inspection.slice != way.member.slice || inspection.volume != way.volume {
         return Err(LinkError::Other(Box::new(inspection)));
@@ -70,13 +70,13 @@ pub async fn testify(way: &Way, slice: &RemoteSlice) -> Result<(Testimony, Socke
 }
 
 /// Puts a record, if what is expected is there.
-pub async fn put_record(association: &RemoteDisk, swap: &RecordSwap) -> Result<(), DiskError> {
+pub async fn put_record(association: &dyn Association, swap: &RecordSwap) -> Result<(), DiskError> {
     put(association, VENDOR_PUT_RECORD, swap).await
 }
 
 /// Makes a document's generation durable.
 pub async fn mark(
-    association: &RemoteDisk,
+    association: &dyn Association,
     generation: DocumentGeneration,
 ) -> Result<(), DiskError> {
     put(
@@ -93,7 +93,7 @@ pub async fn mark(
 ///
 /// What the drive did not do.
 pub async fn put(
-    association: &RemoteDisk,
+    association: &dyn Association,
     opcode: u8,
     body: &impl Serialize,
 ) -> Result<(), DiskError> {
@@ -108,7 +108,7 @@ pub async fn put(
 ///
 /// [`LinkError`].
 pub async fn get<T: DeserializeOwned>(
-    association: &RemoteDisk,
+    association: &dyn Association,
     opcode: u8,
 ) -> Result<T, LinkError> {
     let answer = association.vendor_get(opcode, 0, ANSWER_LENGTH).await?;

@@ -41,9 +41,11 @@ impl Weave {
         self.unequal.extend(regions);
     }
 
-    /// This slice gets changes too.
+    /// This slice gets changes too, over the association that it has now: one that was lost meanwhile
+    /// is still in the composition before.
     pub fn add(&mut self, target: SliceUid) {
-        self.wanted |= self.targets.insert(target);
+        self.targets.insert(target);
+        self.wanted = true;
     }
 
     /// The same set again, over other associations.
@@ -116,4 +118,36 @@ pub fn spans(regions: &[Region], size: u64) -> impl Iterator<Item = Span> + '_ {
         (start < end).then_some(Span { start, end })
     };
     regions.iter().filter_map(span)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+    use weft_block::MemoryDisk;
+
+    fn slice(number: u128) -> SliceUid {
+        SliceUid(Uuid::from_u128(number))
+    }
+
+    #[test]
+    fn a_target_that_comes_back_is_composed_again() {
+        let (member, target) = (slice(1), slice(2));
+        let disk = || Arc::new(MemoryDisk::new(REGION)) as Arc<dyn Disk>;
+        let disks = BTreeMap::from([(member, disk()), (target, disk())]);
+        let readers = BTreeSet::from([member]);
+        let mut weave = Weave::default();
+        weave.adopt(View {
+            config: Config(2),
+            in_sync: vec![member],
+            leader: member,
+            loss: None,
+        });
+        for _ in 0..2 {
+            weave.add(target);
+            let (composition, _) = weave.take(&disks, &readers).expect("it is wanted");
+            assert_eq!(composition.targets[0].slice, target);
+            assert!(!weave.is_wanted());
+        }
+    }
 }

@@ -396,8 +396,7 @@ impl Membership {
         let Some(base) = &self.base else {
             return Access::Paused;
         };
-        let out = |slice| votes::state_of(base, slice) != weft_spec::drive::MemberState::Current;
-        let votes = |slice| self.live(slice) && !out(slice);
+        let votes = |slice| self.live(slice);
         let alone = !votes::majority(base, votes) && !left_out!(self, AlonePauses);
         let member = base.in_sync.iter().any(|member| self.kept(member.slice));
         match self.stage {

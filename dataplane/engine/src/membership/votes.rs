@@ -17,9 +17,10 @@ pub fn majority(record: &SliceRecord, votes: impl Fn(SliceUid) -> bool) -> bool 
     of(&record.voters) && (record.old_voters.is_empty() || of(&record.old_voters))
 }
 
-/// Whether what is recorded at a slice gives it a vote on the lineage of `on`.
+/// Whether what is recorded at a slice gives it a vote on the lineage of `on`. What its bytes are worth
+/// is nothing to do with it: a record says by itself who is in-sync.
 pub fn votes(at: Option<&SliceRecord>, on: &SliceRecord) -> bool {
-    at.is_some_and(|at| at.lineage == on.lineage && at.state == MemberState::Current)
+    at.is_some_and(|at| at.lineage == on.lineage && at.state != MemberState::Retired)
 }
 
 /// What a slice is in a record.

@@ -3,6 +3,7 @@
 use super::slice::{Changes, ChunkIndex, HotRegions, RangeHash, Region, Slice};
 use crate::layers::mirror::Span;
 use crate::members::link::{self, LinkError};
+use crate::network::Association;
 use async_trait::async_trait;
 use std::sync::Arc;
 use tokio::sync::Mutex;
@@ -10,14 +11,13 @@ use weft_block::{DiskError, ErrorKind};
 use weft_spec::drive::{
     Answer, Config, Question, RegionsEqual, VENDOR_ANSWER, VENDOR_ASK, VENDOR_REGIONS_EQUAL,
 };
-use weft_transport::RemoteDisk;
 
 /// Regions told at a time: 11 characters each, in at most 8192 bytes.
 const TOLD: usize = 512;
 
 /// A slice behind one association: one of these for each, or questions would take each other's place.
 pub struct RemoteSlice {
-    disk: Arc<RemoteDisk>,
+    disk: Arc<dyn Association>,
     region_size: u64,
     /// Held from a question to its answer: a new question takes the place of the one before.
     asking: Mutex<()>,
@@ -25,7 +25,7 @@ pub struct RemoteSlice {
 
 impl RemoteSlice {
     /// The slice behind this association; the size of a region is what an inspection told.
-    pub fn new(disk: Arc<RemoteDisk>, region_size: u64) -> Self {
+    pub fn new(disk: Arc<dyn Association>, region_size: u64) -> Self {
         Self {
             disk,
             region_size,
@@ -35,8 +35,8 @@ impl RemoteSlice {
 
     async fn ask(&self, question: Question) -> Result<Answer, DiskError> {
         let _asking = self.asking.lock().await;
-        link::put(&self.disk, VENDOR_ASK, &question).await?;
-        let answer = link::get(&self.disk, VENDOR_ANSWER).await;
+        link::put(&*self.disk, VENDOR_ASK, &question).await?;
+        let answer = link::get(&*self.disk, VENDOR_ANSWER).await;
         answer.map_err(|error| match error {
             LinkError::Command(error) => error,
             error => unexpected("cannot be read").caused_by(error),
@@ -44,7 +44,7 @@ impl RemoteSlice {
     }
 
     /// Its bytes.
-    pub fn disk(&self) -> &Arc<RemoteDisk> {
+    pub fn disk(&self) -> &Arc<dyn Association> {
         &self.disk
     }
 }
@@ -111,7 +111,7 @@ impl Slice for RemoteSlice {
         for some in regions.chunks(TOLD) {
             let regions = some.iter().map(|region| region.0).collect();
             let told = RegionsEqual { regions };
-            link::put(&self.disk, VENDOR_REGIONS_EQUAL, &told).await?;
+            link::put(&*self.disk, VENDOR_REGIONS_EQUAL, &told).await?;
         }
         Ok(())
     }

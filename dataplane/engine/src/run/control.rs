@@ -1,7 +1,7 @@
 //! Both ends of the control link.
 
-use super::listen;
 use crate::control::{EngineHandler, Put};
+use crate::network::listen;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -27,7 +27,7 @@ impl Control {
     pub(super) fn start(
         link: &ControlLink,
         volume: VolumeUid,
-        status: &watch::Sender<EngineStatus>,
+        status: &watch::Receiver<EngineStatus>,
         puts: mpsc::Sender<Put>,
     ) -> anyhow::Result<Self> {
         let identity = Identity {
@@ -36,10 +36,10 @@ impl Control {
         };
         let client = Client::new(&identity, &link.operator_certificate, link.operator.clone())?;
         let path = format!("/status/engine/{volume}");
-        let push = tokio::spawn(push::run(client, path, status.subscribe()));
+        let push = tokio::spawn(push::run(client, path, status.clone()));
         let handler = Arc::new(EngineHandler {
             operator: tls::fingerprint(&link.operator_certificate)?,
-            status: status.subscribe(),
+            status: status.clone(),
             puts,
         });
         let port = link.port;

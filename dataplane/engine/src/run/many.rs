@@ -29,7 +29,14 @@ impl Runner {
         );
         match &self.members {
             Some(members) => members.assign(assignment, ways),
-            None => self.members = Some(Members::start(assignment, ways, self.fenced.clone())),
+            None => {
+                self.members = Some(Members::start(
+                    self.network.clone(),
+                    assignment,
+                    ways,
+                    self.fenced.clone(),
+                ))
+            }
         }
     }
 

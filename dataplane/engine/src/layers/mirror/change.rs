@@ -97,6 +97,7 @@ impl Inner {
         let mut room = self.room.subscribe();
         self.gate.count_full(1);
         tokio::select! {
+            biased;
             // The sender lives as long as this.
             _ = room.changed() => {}
             () = turned => {}
