@@ -9,6 +9,8 @@ LAB     := target/debug/weft-lab
 BENCH   ?=
 # How many `make recoveries` does.
 RECOVERIES ?= 100000
+# How many seeds `make sim` runs.
+SEEDS   ?= 2000
 # Rows of the fault matrix that `make faults` runs; none for all.
 ROWS    ?=
 # Tests of the cluster tier that `make cluster` runs.
@@ -16,7 +18,7 @@ CLUSTER ?= --lib --bins --test t1_tour --test t2_raw_block --test t3_kills --tes
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo down test check unit local faults guest reconnects cluster long machine fuzz recoveries models soak full idle rebuild bench crds images tools packages deny lab toolchain binaries
+.PHONY: help demo down test check unit local faults guest reconnects cluster long machine fuzz recoveries sim models soak full idle rebuild bench crds images tools packages deny lab toolchain binaries
 
 help: ## list these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,11 +50,15 @@ recoveries: ## 100,000 recoveries of the slice store after deaths and power cuts
 	WEFT_RECOVERIES=$(RECOVERIES) $(CARGO) test --locked -p weft-drive --lib -- \
 	  --ignored --exact store::tests::crash::as_many_recoveries_as_are_asked_for_lose_nothing --nocapture
 
+sim: ## 2,000 seeds of the simulation: engines, drives, host, operator, faults on everything (SEEDS=, a minute)
+	WEFT_SIM_SEEDS=$(SEEDS) $(CARGO) test --locked -p weft-engine --test sim -- seeds_lose_nothing --nocapture
+
 models: ## the membership's model in bounds that take minutes to search, and long ways through it at random
 	$(CARGO) test --locked -p weft-engine --lib -- --ignored membership::model --nocapture
 
-soak: ## a million recoveries
+soak: ## a million recoveries, a hundred thousand seeds
 	$(MAKE) recoveries RECOVERIES=1000000
+	$(MAKE) sim SEEDS=100000
 
 fuzz: ## fuzzes every decoder for 60 s (WEFT_FUZZ_SECONDS); needs a C++ compiler
 	sh e2e/fuzz/run.sh

@@ -268,7 +268,7 @@ impl Drive {
         self.start_after(back);
     }
 
-    /// A block of the slice's data becomes unreadable, or another.
+    /// A block of the slice's data becomes unreadable.
     pub fn spoil(&self) {
         let world = self.world.clone();
         let data = geometry().data_start;

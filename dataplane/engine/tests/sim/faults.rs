@@ -30,7 +30,7 @@ pub struct Faults {
     pub power: bool,
     /// The media tear blocks at a power cut.
     pub tears: bool,
-    /// Blocks of one drive become unreadable or change by themselves.
+    /// Blocks of one drive become unreadable.
     pub spoils: bool,
 }
 

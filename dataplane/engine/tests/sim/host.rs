@@ -21,6 +21,8 @@ use weft_transport::ConnectOptions;
 /// Blocks that are used: the first of the volume, a region's border with whole chunks on both sides,
 /// and some of the last region.
 const USED: [(u64, u64); 3] = [(0, 8), (240, 32), (512, 4)];
+/// The chunks that they are in.
+const CHUNKS: [(u64, u64); 3] = [(0, 16), (240, 32), (512, 16)];
 /// Between two tries to connect, or to have an inaccessible namespace do something.
 const AGAIN: Duration = Duration::from_millis(100);
 const NOW: Stamp = Stamp {
@@ -277,10 +279,10 @@ impl Host {
         }
     }
 
-    /// Reads everything that was used, and writes what cannot be read. True if all could.
+    /// Reads everything that has chunks, and writes what cannot be read. True if all could.
     pub async fn look(&self) -> bool {
         let mut all = true;
-        for (start, count) in USED {
+        for (start, count) in CHUNKS {
             for block in start..start + count {
                 let reading = self.oracle.begin_read(block);
                 let command = Command::Read {

@@ -87,6 +87,11 @@ fn a_seed_is_the_same_each_time() {
 #[test]
 fn seeds_lose_nothing_whatever_fails() {
     if let Some(seed) = number("WEFT_SIM_SEED") {
+        tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_writer(std::io::stdout)
+            .without_time()
+            .init();
         let setting = Setting {
             is_printed: true,
             ..Setting::of(seed)

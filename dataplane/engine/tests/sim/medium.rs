@@ -73,20 +73,13 @@ impl Platter {
         lost
     }
 
-    /// A block at or after `from` that is in use stops being readable, or changes.
+    /// A block at or after `from` that is in use stops being readable until it is written.
     pub fn spoil(&mut self, from: u64, below: &mut impl FnMut(u64) -> u64) -> Option<usize> {
         let first = (from / BLOCK) as usize;
-        let used: Vec<_> = (first..self.newest.len())
-            .filter(|at| self.newest[*at].is_some() && !self.cached.contains_key(at))
-            .collect();
+        let used = |at: &usize| self.newest[*at].is_some() && !self.cached.contains_key(at);
+        let used: Vec<_> = (first..self.newest.len()).filter(used).collect();
         let at = *used.get(below(used.len() as u64) as usize)?;
-        if below(2) == 0 {
-            self.bad.insert(at);
-        } else {
-            let mut page = *self.newest[at].as_deref()?;
-            page[below(PAGE as u64) as usize] ^= 1;
-            self.newest[at] = Some(Arc::new(page));
-        }
+        self.bad.insert(at);
         Some(at)
     }
 }

@@ -36,7 +36,6 @@ pub struct Operator {
     network: Arc<Network>,
     host: Arc<Host>,
     members: Vec<Arc<Drive>>,
-    joining: Vec::new(),
     witnesses: Vec<Arc<Drive>>,
     state: Mutex<State>,
     jobs: mpsc::UnboundedSender<Job>,
@@ -90,6 +89,7 @@ impl Operator {
         });
         tokio::spawn(operator.clone().follow(pod));
         tokio::spawn(operator.clone().work(job));
+        tokio::spawn(operator.clone().remind());
         operator
     }
 
@@ -152,6 +152,29 @@ impl Operator {
                 Job::AttachAgain => self.attach_anew().await,
             }
             self.state.lock().unwrap().left -= 1;
+        }
+    }
+
+    /// Puts the newest document to an engine that has started with an older one.
+    async fn remind(self: Arc<Self>) {
+        loop {
+            sleep(AGAIN).await;
+            self.until_there().await;
+            if !self.is_idle() {
+                continue;
+            }
+            let (pod, document) = {
+                let state = self.state.lock().unwrap();
+                (state.pod.clone(), self.document(&state))
+            };
+            let known = pod
+                .status
+                .borrow()
+                .as_ref()
+                .map(|now| now.document_generation);
+            if known.is_some_and(|known| known < document.generation) {
+                pod.put(document).await;
+            }
         }
     }
 
@@ -292,6 +315,7 @@ fn stack(members: &[Arc<Drive>], witnesses: &[Arc<Drive>], term: Term, formed: b
     let named = |drives: &[Arc<Drive>]| drives.iter().map(|drive| drive.member(term)).collect();
     Stack::Mirror(Mirror {
         members: named(members),
+        joining: Vec::new(),
         witnesses: named(witnesses),
         formed,
         lineage: Uuid::from_u128(0x1e),

@@ -2,9 +2,10 @@
 //! volume has recorded a loss, what no flush had made durable may be missing, and nothing else.
 
 use crate::world::World;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
-use weft_spec::ids::AttachGeneration;
+use weft_spec::drive::RecordSwap;
+use weft_spec::ids::{AttachGeneration, FencePair};
 use weft_verify::Violation;
 use weft_verify::block::{BlockNumber, VolumeMark, Writer};
 use weft_verify::history::{Beginning, Flushing, History, Reading, Writing};
@@ -22,6 +23,8 @@ struct State {
     last: u64,
     /// Greatest generation of which a loss was recorded.
     loss: Option<AttachGeneration>,
+    /// Engines that have put a record.
+    boots: BTreeSet<FencePair>,
 }
 
 /// What is known of one write.
@@ -33,6 +36,8 @@ struct Known {
     began: u64,
     acknowledged: Option<u64>,
     durable: bool,
+    /// It was acknowledged and not durable when a loss was recorded.
+    is_lost: bool,
 }
 
 /// A change that has begun.
@@ -68,6 +73,7 @@ impl Oracle {
                 now: 0,
                 last: 0,
                 loss: None,
+                boots: BTreeSet::new(),
             }),
         })
     }
@@ -92,6 +98,7 @@ impl Oracle {
             began,
             acknowledged: None,
             durable: false,
+            is_lost: false,
         };
         state.writes.insert(number, known);
         (Change { writing, number }, bytes)
@@ -126,7 +133,8 @@ impl Oracle {
         let mut state = self.state.lock().unwrap();
         state.history.flushed(&flush.flushing);
         for known in state.writes.values_mut() {
-            known.durable |= known.acknowledged.is_some_and(|at| at < flush.began);
+            let before = known.acknowledged.is_some_and(|at| at < flush.began);
+            known.durable |= before && !known.is_lost;
         }
     }
 
@@ -152,10 +160,22 @@ impl Oracle {
         }
     }
 
-    /// A record says that acknowledged writes may be gone.
-    pub fn loss(&self, generation: AttachGeneration) {
+    /// A record is durable at a slice. If it tells of a loss, what was not durable then never will be.
+    pub fn recorded(&self, swap: &RecordSwap) {
+        let RecordSwap { expected, record } = swap;
+        let before = expected.iter().flat_map(|expected| &expected.in_sync);
+        let before: Vec<_> = before.collect();
+        // Nobody in it is what it was.
+        let anew = !record.in_sync.iter().any(|member| before.contains(&member));
         let mut state = self.state.lock().unwrap();
-        state.loss = state.loss.max(Some(generation));
+        let first = state.boots.insert(record.fence);
+        let Some(loss) = record.loss.filter(|_| first && anew) else {
+            return;
+        };
+        state.loss = state.loss.max(Some(loss));
+        for known in state.writes.values_mut() {
+            known.is_lost |= !known.durable && known.acknowledged.is_some();
+        }
     }
 
     /// Hosts of this generation and earlier ones are not told that anything is safe.

@@ -92,7 +92,11 @@ impl std::fmt::Debug for Command {
                 write!(f, "discard {}+{}", block(offset), block(length))
             }
             Self::Get { opcode, .. } => write!(f, "get {opcode:#x}"),
-            Self::Put { data, .. } if self.record().is_some() => {
+            Self::Put {
+                opcode: VENDOR_PUT_RECORD,
+                data,
+                ..
+            } => {
                 let RecordSwap { expected, record } = serde_json::from_slice(data).unwrap();
                 let expected = expected.map(|expected| (expected.fence, expected.config.0));
                 write!(f, "record {} over {expected:?}", said(&record))
@@ -119,13 +123,13 @@ fn said(record: &SliceRecord) -> String {
 
 impl Command {
     /// The record that it puts.
-    fn record(&self) -> Option<SliceRecord> {
-        let Self::Put { opcode, data, .. } = self else {
-            return None;
-        };
-        let swap = serde_json::from_slice::<RecordSwap>(data);
-        let is_record = *opcode == VENDOR_PUT_RECORD;
-        is_record.then(|| swap.unwrap().record)
+    fn record(&self) -> Option<RecordSwap> {
+        match self {
+            Self::Put { opcode, data, .. } if *opcode == VENDOR_PUT_RECORD => {
+                Some(serde_json::from_slice(data).unwrap())
+            }
+            _ => None,
+        }
     }
 
     pub fn is_admin(&self) -> bool {
@@ -177,14 +181,8 @@ impl Watch {
     }
 
     fn done(&self, command: &Command) {
-        if let (Some(oracle), Command::Put { opcode, data, .. }) = (&self.oracle, command)
-            && *opcode == VENDOR_PUT_RECORD
-        {
-            let swap: RecordSwap = serde_json::from_slice(data).unwrap();
-            swap.record
-                .loss
-                .into_iter()
-                .for_each(|loss| oracle.loss(loss));
+        if let (Some(oracle), Some(swap)) = (&self.oracle, command.record()) {
+            oracle.recorded(&swap);
         }
     }
 }
@@ -479,7 +477,10 @@ impl Served {
 
 /// An error, through the status that the target answers with, as the initiator understands it.
 fn of_disk(error: &DiskError) -> Refused {
-    Refused::Disk(error.kind())
+    Refused::Disk(match error.kind() {
+        ErrorKind::Lost => ErrorKind::MediaWrite,
+        kind => kind,
+    })
 }
 
 fn of_vendor(error: VendorError) -> Refused {
