@@ -1,6 +1,6 @@
 //! What the membership asks for, done.
 
-use super::assembly::{Assembly, Composed, End, Happened};
+use super::assembly::{Assembly, End, Happened};
 use super::link;
 use super::weave::{REGION, spans};
 use crate::layers::mirror::{ComposeError, Hold, Mirror, Span};
@@ -253,24 +253,11 @@ impl Assembly {
     }
 
     fn composed(&mut self, unequal: Vec<Region>, size: u64) {
-        self.composed = Composed(self.composed.0 + 1);
+        self.is_resending = true;
         if self.is_paused {
             self.mirror.hold(Hold::Everything);
         }
         self.begin_rebuilds();
-        let (mirror, composed) = (self.mirror.clone(), self.composed);
-        self.tasks.spawn(async move {
-            // Behind every change that was under way, and so was sent again.
-            drop(
-                mirror
-                    .keep(Span {
-                        start: 0,
-                        end: size,
-                    })
-                    .await,
-            );
-            Happened::Resent(composed)
-        });
         if !unequal.is_empty() {
             let members = self.weave.members().iter();
             let members = members.filter_map(|slice| self.asked(*slice)).collect();
