@@ -16,11 +16,16 @@ use tokio::time::sleep;
 use weft_block::Disk;
 use weft_spec::drive::{Config, RecordSwap};
 use weft_spec::ids::{FencePair, SliceUid};
-use weft_transport::RemoteDisk;
+use weft_transport::{Probe, RemoteDisk};
 
-/// How soon a member that says nothing is noticed: hosts wait for it meanwhile, while another member
-/// has what they ask for.
+/// How soon a member that says nothing is noticed while nobody asks it for anything.
 const KEEP_ALIVE_MS: u32 = 5000;
+/// And while it is asked: in less than two seconds, in which hosts wait. One that answers a
+/// keep-alive is waited for, however slow its disk is.
+const PROBE: Probe = Probe {
+    quiet: Duration::from_millis(400),
+    answer: Duration::from_millis(1000),
+};
 /// Pause before the second attempt in a row, doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -94,6 +99,7 @@ impl Assembly {
             loop {
                 let mut options = way.as_engine(pair);
                 options.keep_alive_ms = KEEP_ALIVE_MS;
+                options.probe = Some(PROBE);
                 match RemoteDisk::connect(options).await {
                     Ok(disk) => {
                         let asked = Arc::new(RemoteSlice::new(Arc::new(disk), REGION));

@@ -243,7 +243,7 @@ impl Assembly {
                 self.membership.step(Event::Promised(uid, testimony))
             }
             Happened::Closed(slice, serial) if self.serial_of(slice) == Some(serial) => {
-                self.lose(slice)
+                self.closed(slice)
             }
             Happened::Patience(slice, since)
                 if self.serial_of(slice).is_none() && self.is_newest(slice, since) =>
@@ -320,6 +320,17 @@ impl Assembly {
             seen_by_drive,
         };
         self.links.insert(uid, link);
+    }
+
+    /// An association has ended. Who fell silent was waited for already.
+    fn closed(&mut self, slice: SliceUid) -> Vec<Action> {
+        let link = self.links.get(&slice);
+        let fell_silent = link.is_some_and(|link| link.slice.disk().fell_silent());
+        let mut actions = self.lose(slice);
+        if fell_silent {
+            actions.extend(self.membership.step(Event::GivenUp(slice)));
+        }
+        actions
     }
 
     /// The association does not count any more; what was sent over it has no answer.
