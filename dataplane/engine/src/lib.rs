@@ -7,6 +7,7 @@
 //! | --- | --- | --- |
 //! | [`plan`] | events in, actions out: inspect, fence, record, serve, park | no |
 //! | [`membership`] | events in, actions out: which slices are in-sync, who may say so | no |
+//! | [`writes`] | the writes in flight: what is held, sent again, told, checkpointed | no |
 //! | [`document`] | whether a newer document may replace the present one | no |
 //! | [`status`] | what is reported, computed from what was observed | no |
 //! | [`stack`], [`layers`] | the layers that the document asks for, as one `Disk` | |
@@ -32,3 +33,4 @@ pub mod slice_link;
 pub mod stack;
 pub mod status;
 pub mod way;
+pub mod writes;

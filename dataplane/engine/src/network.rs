@@ -29,6 +29,9 @@ pub trait Association: Disk {
     /// Resolves when it is lost or ended.
     fn closed(&self) -> BoxFuture<'static, ()>;
 
+    /// Whether it has ended because its drive answered nothing, a keep-alive not either.
+    fn fell_silent(&self) -> bool;
+
     /// Address of this end.
     fn local(&self) -> SocketAddr;
 
@@ -66,6 +69,10 @@ impl Association for RemoteDisk {
 
     fn closed(&self) -> BoxFuture<'static, ()> {
         self.closed().boxed()
+    }
+
+    fn fell_silent(&self) -> bool {
+        self.fell_silent()
     }
 
     fn local(&self) -> SocketAddr {

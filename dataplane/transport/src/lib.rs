@@ -16,7 +16,7 @@ mod spin;
 pub mod target;
 
 pub use initiator::{
-    ConnectError, ConnectOptions, PathState, ReconnectingDisk, RemoteDisk, discover,
+    ConnectError, ConnectOptions, PathState, Probe, ReconnectingDisk, RemoteDisk, discover,
 };
 pub use target::{
     Admission, AnaState, ConnectRequest, DISCOVERY_SUBSYSTEM, Discovery, DiscoveryRecord, Events,

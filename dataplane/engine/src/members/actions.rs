@@ -1,6 +1,6 @@
 //! What the membership asks for, done.
 
-use super::assembly::{Assembly, Composed, End, Happened};
+use super::assembly::{Assembly, End, Happened};
 use super::weave::{REGION, spans};
 use super::{attempts, link};
 use crate::layers::mirror::{ComposeError, Hold, Mirror, Span};
@@ -12,13 +12,20 @@ use crate::way::Way;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 use weft_block::Disk;
 use weft_spec::drive::{Config, RecordSwap};
 use weft_spec::ids::{FencePair, SliceUid};
+use weft_transport::Probe;
 
-/// How soon a member that says nothing is noticed: hosts wait for it meanwhile, while another member
-/// has what they ask for.
+/// How soon a member that says nothing is noticed while nobody asks it for anything.
 const KEEP_ALIVE_MS: u32 = 5000;
+/// And while it is asked: in less than two seconds, in which hosts wait. One that answers a
+/// keep-alive is waited for, however slow its disk is.
+const PROBE: Probe = Probe {
+    quiet: Duration::from_millis(400),
+    answer: Duration::from_millis(1000),
+};
 
 impl Assembly {
     /// In their order. What follows at once from one of them comes after all.
@@ -227,24 +234,11 @@ impl Assembly {
     }
 
     fn composed(&mut self, unequal: Vec<Region>, size: u64) {
-        self.composed = Composed(self.composed.0 + 1);
+        self.is_resending = true;
         if self.is_paused {
             self.mirror.hold(Hold::Everything);
         }
         self.begin_rebuilds();
-        let (mirror, composed) = (self.mirror.clone(), self.composed);
-        self.tasks.spawn(async move {
-            // Behind every change that was under way, and so was sent again.
-            drop(
-                mirror
-                    .keep(Span {
-                        start: 0,
-                        end: size,
-                    })
-                    .await,
-            );
-            Happened::Resent(composed)
-        });
         if !unequal.is_empty() {
             let members = self.weave.members().iter();
             let members = members.filter_map(|slice| self.asked(*slice)).collect();
@@ -298,6 +292,7 @@ async fn connected(network: Arc<dyn Network>, way: Way, pair: FencePair) -> Opti
     let slice = way.member.slice;
     let mut options = way.as_engine(pair);
     options.keep_alive_ms = KEEP_ALIVE_MS;
+    options.probe = Some(PROBE);
     match network.connect(options).await {
         Ok(disk) => {
             let asked = Arc::new(RemoteSlice::new(disk, REGION));

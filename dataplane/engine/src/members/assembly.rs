@@ -106,7 +106,7 @@ impl Members {
             patience: BTreeMap::new(),
             judged: BTreeSet::new(),
             rebuilds: Vec::new(),
-            composed: Composed::default(),
+            is_resending: false,
             admitted: None,
             is_draining: false,
             is_paused: true,
@@ -158,10 +158,6 @@ pub(super) struct Link {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Copied(Option<Serial>, Config);
 
-/// Which composition of the mirror.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Composed(pub(super) u64);
-
 pub(super) enum Happened {
     Event(Event),
     /// With the address of this end as the drive sees it.
@@ -172,8 +168,6 @@ pub(super) enum Happened {
     Patience(SliceUid, Serial),
     /// What came of what a slice was asked for over that association.
     Done(SliceUid, Serial, Result<Event, DiskError>),
-    /// All that had to be sent again under that composition is done.
-    Resent(Composed),
     /// A slice was brought up to date, or was not.
     Rebuilt(SliceUid, Copied, bool),
     /// What might have differed is the same on all members, and they know.
@@ -204,7 +198,8 @@ pub(super) struct Assembly {
     pub(super) judged: BTreeSet<(SliceUid, Serial)>,
     /// Begin with the next composition.
     pub(super) rebuilds: Vec<Rebuild>,
-    pub(super) composed: Composed,
+    /// The mirror sends again what did not end well under the composition before.
+    pub(super) is_resending: bool,
     /// The newest document whose hosts may connect.
     pub(super) admitted: Option<DocumentGeneration>,
     /// The membership waits for the mirror to drain.
@@ -263,7 +258,7 @@ impl Assembly {
                 self.membership.step(Event::Promised(uid, testimony))
             }
             Happened::Closed(slice, serial) if self.serial_of(slice) == Some(serial) => {
-                self.lose(slice)
+                self.closed(slice)
             }
             Happened::Patience(slice, since)
                 if self.serial_of(slice).is_none() && self.is_newest(slice, since) =>
@@ -281,9 +276,6 @@ impl Assembly {
                         self.lose(slice)
                     }
                 }
-            }
-            Happened::Resent(composed) if composed == self.composed => {
-                self.membership.step(Event::Resent)
             }
             Happened::Rebuilt(slice, copied, true) if copied == self.copied(slice) => {
                 self.membership.step(Event::Rebuilt(slice))
@@ -310,7 +302,6 @@ impl Assembly {
             | Happened::Done(..)
             | Happened::Equal
             | Happened::Patience(..)
-            | Happened::Resent(_)
             | Happened::Rebuilt(..) => Vec::new(),
         }
     }
@@ -351,6 +342,17 @@ impl Assembly {
         self.links.insert(uid, link);
     }
 
+    /// An association has ended. Who fell silent was waited for already.
+    fn closed(&mut self, slice: SliceUid) -> Vec<Action> {
+        let link = self.links.get(&slice);
+        let fell_silent = link.is_some_and(|link| link.slice.disk().fell_silent());
+        let mut actions = self.lose(slice);
+        if fell_silent {
+            actions.extend(self.membership.step(Event::GivenUp(slice)));
+        }
+        actions
+    }
+
     /// The association does not count any more; what was sent over it has no answer.
     pub(super) fn lose(&mut self, slice: SliceUid) -> Vec<Action> {
         if let Some(link) = self.links.remove(&slice) {
@@ -379,10 +381,14 @@ impl Assembly {
         self.patience.get(&slice) == Some(&since)
     }
 
-    /// Who has failed, and whether the next composition can be had.
+    /// Who has failed, and how far the composition is.
     fn mirror_told(&mut self) -> Vec<Action> {
         let report = self.mirror.report().borrow().clone();
         let mut actions = Vec::new();
+        if self.is_resending && report.flow == Flow::Open {
+            self.is_resending = false;
+            actions.extend(self.membership.step(Event::Resent));
+        }
         let gone = report
             .failed
             .iter()

@@ -17,17 +17,16 @@
 //! | `change.rs` | the next record: a member fails, returns, is added or removed; voters change |
 //! | `peers.rs` | what is known of each slice |
 //! | `marks.rs` | the document's generation, durable before hosts are admitted |
-//! | [`writes`] | the writes in flight: what is held, drained, sent again, acknowledged |
+//! | [`writes`](crate::writes) | the writes in flight, as the mirror keeps them: what is held, drained, sent again, acknowledged |
 //! | `rules.rs`, `model/` | only for tests: the rules left out, and the model that finds it |
 
 pub mod event;
 pub mod votes;
-pub mod writes;
 
 mod change;
 mod marks;
 mod peers;
-mod rules;
+pub(crate) mod rules;
 mod start;
 
 #[cfg(test)]

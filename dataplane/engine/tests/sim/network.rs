@@ -424,6 +424,11 @@ impl Association for Remote {
         self.link.closed.clone().cancelled_owned().boxed()
     }
 
+    /// The simulation has no probe: who says nothing is found by its keep-alive.
+    fn fell_silent(&self) -> bool {
+        false
+    }
+
     fn local(&self) -> SocketAddr {
         address(self.link.from)
     }

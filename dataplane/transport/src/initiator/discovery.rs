@@ -37,6 +37,7 @@ pub async fn discover(
     let _ends_the_queue = closed.clone().drop_guard();
     let shared = Shared {
         closed,
+        asked: None,
         heard: Arc::new(AtomicBool::new(true)),
     };
     let queue = QueueOptions {

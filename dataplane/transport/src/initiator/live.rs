@@ -117,7 +117,7 @@ impl Live {
         loop {
             // Without a time limit: it is answered when there is something to tell.
             let request = AdminCommand::AsyncEvent.to_sqe();
-            let Some(done) = self.admin.ask(request, 0).await else {
+            let Some(done) = self.admin.leave(request).await else {
                 return Ok(());
             };
             let status = done.cqe.status();

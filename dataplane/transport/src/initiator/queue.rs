@@ -1,6 +1,7 @@
 //! One queue: a socket, its state machine, and the task that moves bytes between them.
 
 use super::ConnectError;
+use super::probe::Asked;
 use crate::polling::Busy;
 use crate::socket;
 use bytes::{Bytes, BytesMut};
@@ -50,11 +51,14 @@ pub(super) struct Shared {
     pub closed: CancellationToken,
     /// Something came from the target since the last look.
     pub heard: Arc<AtomicBool>,
+    /// Told of each command, if somebody looks whether the target answers.
+    pub asked: Option<Arc<Asked>>,
 }
 
 /// The caller's end of a queue.
 pub(super) struct Queue {
     core: Arc<Mutex<Core>>,
+    asked: Option<Arc<Asked>>,
     pub local: SocketAddr,
 }
 
@@ -83,6 +87,7 @@ impl Queue {
             waiting: VecDeque::new(),
             task: None,
         }));
+        let asked = shared.asked.clone();
         let task = Task {
             reader,
             busy: Busy::default(),
@@ -93,11 +98,21 @@ impl Queue {
             waiting_for_keep_alive: false,
         };
         tokio::spawn(task.run());
-        Ok(Self { core, local })
+        Ok(Self { core, asked, local })
     }
 
     /// Sends a command and waits for its completion; `None` when the association is lost.
     pub async fn command(&self, sqe: Sqe, payload: Payload) -> Option<Completion> {
+        let _asking = self.asked.as_ref().map(|asked| asked.begin());
+        self.send(sqe, payload).await
+    }
+
+    /// A command without data that the target answers when it likes: no silence after it counts.
+    pub async fn leave(&self, sqe: Sqe) -> Option<Completion> {
+        self.send(sqe, Payload::None).await
+    }
+
+    async fn send(&self, sqe: Sqe, payload: Payload) -> Option<Completion> {
         let (sender, receiver) = oneshot::channel();
         let token = Token::Caller(sender);
         lock(&self.core).ask(Request {
@@ -257,6 +272,9 @@ impl Task {
         self.busy.heard();
         core.nvme.received(count);
         self.shared.heard.store(true, Ordering::Relaxed);
+        if let Some(asked) = &self.shared.asked {
+            asked.hear();
+        }
         loop {
             match core.nvme.next_done() {
                 Ok(Some(done)) => match done.token {

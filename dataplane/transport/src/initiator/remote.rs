@@ -2,6 +2,7 @@
 
 use super::ConnectError;
 use super::handshake::{Association, associate, shut_down};
+use super::probe::{Asked, Probe};
 use super::queue::Shared;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -41,6 +42,8 @@ pub struct ConnectOptions {
     pub queue_size: u16,
     /// Keep Alive Timeout.
     pub keep_alive_ms: u32,
+    /// Whether to look if the target answers while something is asked of it.
+    pub probe: Option<Probe>,
     /// CRC32C over each header.
     pub header_digest: bool,
     /// CRC32C over the data of each PDU.
@@ -48,7 +51,7 @@ pub struct ConnectOptions {
 }
 
 impl ConnectOptions {
-    /// Options with a queue of 128, a keep-alive of 15 s and no digests.
+    /// Options with a queue of 128, a keep-alive of 15 s, no probe and no digests.
     pub fn new(
         address: SocketAddr,
         subsystem: impl Into<String>,
@@ -62,6 +65,7 @@ impl ConnectOptions {
             host_id,
             queue_size: 128,
             keep_alive_ms: 15_000,
+            probe: None,
             header_digest: false,
             data_digest: false,
         }
@@ -72,6 +76,7 @@ impl ConnectOptions {
 /// fail with [`ErrorKind::Gone`]; the object is then of no more use.
 pub struct RemoteDisk {
     association: Association,
+    asked: Option<Arc<Asked>>,
     closed: CancellationToken,
 }
 
@@ -82,13 +87,19 @@ impl RemoteDisk {
         let shared = Shared {
             closed: closed.clone(),
             heard: Arc::new(AtomicBool::new(true)),
+            asked: options.probe.map(|_| Arc::default()),
         };
         // Ends the queues' tasks also when the caller gives up in the middle.
         let guard = closed.clone().drop_guard();
         let association = associate(&options, &shared).await?;
         guard.disarm();
+        let asked = shared.asked;
+        if let (Some(probe), Some(asked)) = (options.probe, asked.clone()) {
+            tokio::spawn(asked.watch(association.admin.clone(), probe, closed.clone()));
+        }
         Ok(Self {
             association,
+            asked,
             closed,
         })
     }
@@ -159,6 +170,11 @@ impl RemoteDisk {
     /// Resolves when the association is lost or ended.
     pub fn closed(&self) -> WaitForCancellationFutureOwned {
         self.closed.clone().cancelled_owned()
+    }
+
+    /// Whether it was lost because the target did not answer its probe.
+    pub fn fell_silent(&self) -> bool {
+        self.asked.as_ref().is_some_and(|asked| asked.fell_silent())
     }
 
     /// Ends the association in order (CC.SHN, then the sockets).

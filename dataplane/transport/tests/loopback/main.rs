@@ -15,4 +15,5 @@ mod halfopen;
 mod harness;
 mod hostile;
 mod reconnecting;
+mod silent;
 mod wire;

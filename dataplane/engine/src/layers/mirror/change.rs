@@ -62,21 +62,18 @@ impl Inner {
     pub(super) async fn apply(&self, change: &Change, span: Span) {
         let mut number = None;
         loop {
-            let entry = self.gate.enter().await;
-            let number = *number.get_or_insert_with(|| self.gate.number());
+            let (entry, begun) = self.gate.enter(number).await;
+            number = Some(begun.number);
             let stamp = Stamp {
-                config: entry.current.config.0,
-                number: number.0,
+                config: begun.config.0,
+                number: begun.number.0,
                 checkpoint: self.gate.checkpoint().0,
             };
             let asked = entry.current.peers.iter();
             let asked = asked.filter(|peer| peer.role == Role::InSync || !peer.has_failed());
             let answers = ask_all(&self.gate, asked, |peer| change.send(peer, span, stamp)).await;
-            match self.gate.judge(&answers) {
-                Verdict::Done => {
-                    self.gate.acknowledge(number);
-                    break;
-                }
+            match entry.judge(&answers) {
+                Verdict::Done => break,
                 Verdict::Again => {}
                 Verdict::Full => {
                     drop(entry);
@@ -125,8 +122,8 @@ impl Inner {
         let mut done: Vec<SliceUid> = vec![];
         let mut failed: Vec<SliceUid> = vec![];
         loop {
-            let entry = self.gate.enter().await;
-            let mark = *mark.get_or_insert_with(|| self.gate.acknowledged());
+            let entry = self.gate.enter_beside().await;
+            let mark = *mark.get_or_insert_with(|| self.gate.complete());
             let in_sync = entry.current.in_sync();
             if let Some(kept) = in_sync.iter().find(|peer| failed.contains(&peer.slice)) {
                 return Err(DiskError::new(

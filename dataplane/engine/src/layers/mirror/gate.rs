@@ -2,18 +2,20 @@
 //! is in [`Gate::enter`].
 //!
 //! ```text
-//!            compose              an in-sync member fails, hold
-//! Drained ───────────► Open ─────────────────────────────────► Draining
-//!    ▲                                                             │
-//!    └─────────────── what began under it has ended ───────────────┘
+//!            compose                 what was sent again has ended
+//! Drained ───────────► Resending ───────────────────────────────────► Open
+//!    ▲                     │                                           │
+//!    │                     └───── an in-sync member fails, hold ───────┤
+//!    └───── what began under it has ended ───── Draining ◄─────────────┘
 //! ```
 //!
-//! From all of them a fence leads to silence, for good.
+//! From all of them a fence leads to silence, for good. Which change goes where is in the table of
+//! [writes](crate::writes) that the model of the membership searches.
 
 use super::asked::Answered;
 use super::composition::{ComposeError, Composition, Current, Peer};
-use super::numbers::{ChangeNumber, Numbers};
 use super::report::{Failed, Failure, Flow, Report, Role};
+use crate::writes::{Begun, WriteNumber, Writes};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
@@ -28,14 +30,6 @@ pub enum Hold {
     Changes,
     /// Reads too (design 6.11).
     Everything,
-}
-
-/// Which requests wait for whom.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
-    Read,
-    /// Also flushes.
-    Change,
 }
 
 /// What the answers of all members to a change or a flush mean.
@@ -53,10 +47,48 @@ pub enum Verdict {
 
 struct State {
     current: Option<Arc<Current>>,
-    held: Option<Hold>,
-    in_flight: usize,
+    /// Reads wait too.
+    is_paused: bool,
+    /// Requests that run under the composition: also of members that do not count any more, as long
+    /// as they are waited for.
+    under_way: usize,
     fenced: bool,
-    numbers: Numbers,
+    writes: Writes,
+    /// As it was told last.
+    flow: Flow,
+}
+
+impl State {
+    /// The composition now, if it may be asked for anything.
+    fn readable(&self) -> Option<&Arc<Current>> {
+        let readable = !self.is_paused && !self.fenced;
+        self.current.as_ref().filter(|_| readable)
+    }
+
+    fn is_drained(&self) -> bool {
+        self.under_way == 0 && self.writes.drained()
+    }
+
+    fn flow(&self) -> Flow {
+        if self.writes.is_open() {
+            Flow::Open
+        } else if !self.writes.is_draining() {
+            Flow::Resending
+        } else if self.is_drained() {
+            Flow::Drained
+        } else {
+            Flow::Draining
+        }
+    }
+
+    /// Nothing new is sent, and whose answers do not count is not waited for.
+    fn drain(&mut self) {
+        let peers = self.current.iter().flat_map(|current| &current.peers);
+        let counts = peers.filter(|peer| !peer.has_failed());
+        let counts: Vec<_> = counts.map(|peer| peer.slice).collect();
+        // A change ends with all its answers at once, so none can be told of by this.
+        self.writes.drain(&counts);
+    }
 }
 
 /// See the module.
@@ -68,20 +100,41 @@ pub struct Gate {
     fence: CancellationToken,
 }
 
-/// A change or a flush that runs under a composition.
+/// A request that runs under a composition.
 pub struct Entry {
     gate: Arc<Gate>,
     /// That composition.
     pub current: Arc<Current>,
+    /// The change that it is; none for a flush or a copy.
+    number: Option<WriteNumber>,
+}
+
+impl Entry {
+    /// What these answers to a change mean.
+    pub fn judge(&self, answers: &[Answered]) -> Verdict {
+        let verdict = self.gate.judge(answers);
+        let (Verdict::Done | Verdict::Again, Some(number)) = (verdict, self.number) else {
+            return verdict;
+        };
+        let mut state = self.gate.state();
+        let mut told = false;
+        for (peer, done) in answers {
+            if done.is_ok() && !peer.has_failed() {
+                told |= state.writes.acknowledged(peer.slice, number);
+            }
+        }
+        if told { Verdict::Done } else { Verdict::Again }
+    }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
         let mut state = self.gate.state();
-        state.in_flight -= 1;
-        if state.in_flight == 0 && state.held.is_some() {
-            self.gate.tell(|report| report.flow = Flow::Drained);
+        state.under_way -= 1;
+        if let Some(number) = self.number {
+            state.writes.set_back(number);
         }
+        self.gate.settle(&mut state);
     }
 }
 
@@ -90,10 +143,11 @@ impl Gate {
         Self {
             state: Mutex::new(State {
                 current: None,
-                held: Some(Hold::Everything),
-                in_flight: 0,
+                is_paused: true,
+                under_way: 0,
                 fenced: false,
-                numbers: Numbers::default(),
+                writes: Writes::default(),
+                flow: Flow::default(),
             }),
             turned: Notify::new(),
             report: watch::Sender::default(),
@@ -129,15 +183,23 @@ impl Gate {
         if state.fenced {
             return Err(ComposeError::Fenced);
         }
-        if state.in_flight > 0 {
+        if !state.is_drained() {
             return Err(ComposeError::InFlight);
         }
         let next = Arc::new(Current::follow(state.current.as_deref(), next, size)?);
-        state.current = Some(next.clone());
-        state.held = None;
+        let (in_sync, targets) = next.peers.split_at(next.in_sync().len());
+        let in_sync: Vec<_> = in_sync.iter().map(|peer| peer.slice).collect();
+        state.writes.adopt(next.config, &in_sync);
+        for target in targets {
+            state.writes.rebuild(target.slice);
+        }
+        (state.current, state.is_paused) = (Some(next.clone()), false);
+        self.open_if_resent(&mut state);
+        let flow = state.flow();
+        state.flow = flow;
         self.tell(|report| {
             report.config = next.config;
-            report.flow = Flow::Open;
+            report.flow = flow;
             report.failed.clear();
         });
         drop(state);
@@ -145,53 +207,83 @@ impl Gate {
         Ok(next)
     }
 
+    /// Lets new changes begin once all that was sent again has ended, and tells how far it is.
+    fn settle(&self, state: &mut State) {
+        self.open_if_resent(state);
+        let flow = state.flow();
+        if std::mem::replace(&mut state.flow, flow) != flow {
+            self.tell(|report| report.flow = flow);
+        }
+    }
+
+    fn open_if_resent(&self, state: &mut State) {
+        if state.writes.resent() {
+            state.writes.open();
+            self.turned.notify_waiters();
+        }
+    }
+
     /// Lets nothing new begin until the next composition.
     pub fn hold(&self, what: Hold) {
         let mut state = self.state();
-        self.hold_locked(&mut state, what);
+        state.is_paused |= what == Hold::Everything;
+        state.drain();
+        self.settle(&mut state);
     }
 
-    fn hold_locked(&self, state: &mut State, what: Hold) {
-        if state.held != Some(Hold::Everything) {
-            state.held = Some(what);
-        }
-        let flow = match state.in_flight {
-            0 => Flow::Drained,
-            _ => Flow::Draining,
-        };
-        self.tell(|report| report.flow = flow);
+    /// Waits until a change may begin, or be sent again if it has a number.
+    pub async fn enter(self: &Arc<Self>, number: Option<WriteNumber>) -> (Entry, Begun) {
+        self.entered(|state| {
+            let begun = match number {
+                None => state.writes.begin(),
+                Some(number) => state.writes.again(number),
+            }?;
+            Some((Some(begun.number), begun))
+        })
+        .await
     }
 
-    /// The composition now, if a request of this kind may begin.
-    fn open(state: &State, kind: Kind) -> Option<&Arc<Current>> {
-        let is_held = match kind {
-            Kind::Read => state.held == Some(Hold::Everything),
-            Kind::Change => state.held.is_some(),
-        };
-        state.current.as_ref().filter(|_| !is_held && !state.fenced)
+    /// Waits until something may begin that is no change: a flush, or a copy to one member.
+    pub async fn enter_beside(self: &Arc<Self>) -> Entry {
+        let entered = self.entered(|state| state.writes.is_open().then_some((None, ())));
+        entered.await.0
     }
 
-    /// Waits until a change may begin.
-    pub async fn enter(self: &Arc<Self>) -> Entry {
+    async fn entered<T>(
+        self: &Arc<Self>,
+        begin: impl Fn(&mut State) -> Option<(Option<WriteNumber>, T)>,
+    ) -> (Entry, T) {
         loop {
             let turned = self.turned();
-            {
-                let mut state = self.state();
-                if let Some(current) = Self::open(&state, Kind::Change).cloned() {
-                    state.in_flight += 1;
-                    let gate = self.clone();
-                    return Entry { gate, current };
-                }
+            if let Some(entered) = self.try_enter(&begin) {
+                return entered;
             }
             turned.await;
         }
+    }
+
+    fn try_enter<T>(
+        self: &Arc<Self>,
+        begin: impl Fn(&mut State) -> Option<(Option<WriteNumber>, T)>,
+    ) -> Option<(Entry, T)> {
+        let mut state = self.state();
+        let current = state.readable()?.clone();
+        let (number, begun) = begin(&mut state)?;
+        state.under_way += 1;
+        let gate = self.clone();
+        let entry = Entry {
+            gate,
+            current,
+            number,
+        };
+        Some((entry, begun))
     }
 
     /// Waits until a read may begin.
     pub async fn enter_read(&self) -> Arc<Current> {
         loop {
             let turned = self.turned();
-            let current = Self::open(&self.state(), Kind::Read).cloned();
+            let current = self.state().readable().cloned();
             match current {
                 Some(current) => return current,
                 None => turned.await,
@@ -206,7 +298,8 @@ impl Gate {
 
     /// Whether a change may begin.
     pub fn is_open(&self) -> bool {
-        Self::open(&self.state(), Kind::Change).is_some()
+        let state = self.state();
+        state.writes.is_open() && state.readable().is_some()
     }
 
     /// Returns an answer unless it must never be given.
@@ -257,9 +350,11 @@ impl Gate {
         };
         if is_now(peer) {
             self.tell(|report| report.failed.push(failed));
-            if peer.role == Role::InSync {
-                self.hold_locked(&mut state, Hold::Changes);
+            match peer.role {
+                Role::InSync => state.drain(),
+                Role::Target => state.writes.abandon(peer.slice),
             }
+            self.settle(&mut state);
         }
         true
     }
@@ -306,29 +401,24 @@ impl Gate {
         }
     }
 
-    /// A number for a change, and the checkpoint to send with it.
-    pub fn number(&self) -> ChangeNumber {
-        self.state().numbers.take()
+    /// A number for what goes to one member alone and all others have already.
+    pub fn number(&self) -> WriteNumber {
+        self.state().writes.number()
     }
 
     /// What holds of all members now.
-    pub fn checkpoint(&self) -> ChangeNumber {
-        self.state().numbers.checkpoint()
+    pub fn checkpoint(&self) -> WriteNumber {
+        self.state().writes.checkpoint()
     }
 
     /// Every change up to this one was acknowledged.
-    pub fn acknowledged(&self) -> ChangeNumber {
-        self.state().numbers.acknowledged()
+    pub fn complete(&self) -> WriteNumber {
+        self.state().writes.complete()
     }
 
-    /// A change is done everywhere.
-    pub fn acknowledge(&self, number: ChangeNumber) {
-        self.state().numbers.acknowledge(number);
-    }
-
-    /// A flush that began when `mark` was acknowledged is done everywhere.
-    pub fn flushed(&self, mark: ChangeNumber) {
-        self.state().numbers.flushed(mark);
+    /// A flush that began when `mark` was [complete](Gate::complete) is done everywhere.
+    pub fn flushed(&self, mark: WriteNumber) {
+        self.state().writes.flushed(mark);
     }
 
     /// One more, or one fewer, change that nobody has room for.

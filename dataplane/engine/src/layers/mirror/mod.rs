@@ -9,7 +9,7 @@
 //! | `composition.rs` | of which members it is made now | no |
 //! | `gate.rs`, `report.rs` | what runs under which composition, what answers mean, what is told | for the next composition |
 //! | `ranges.rs` | who has which bytes now | for a range |
-//! | `numbers.rs` | numbers of changes, the checkpoint | no |
+//! | [`writes`](crate::writes) | changes in flight: what is held and sent again, the checkpoint | no |
 //! | `change.rs`, `asked.rs`, `to_its_end.rs` | a change or a flush to every member, and again | for answers |
 //! | `read.rs`, `pace.rs` | a read from one member, from another if it is late | for answers |
 //! | `heal.rs` | makes members equal | for answers |
@@ -37,7 +37,6 @@ mod composition;
 mod gate;
 mod heal;
 mod idle;
-mod numbers;
 mod pace;
 mod ranges;
 mod read;
@@ -52,11 +51,11 @@ mod tests;
 pub use composition::{ComposeError, Composition, Member};
 pub use gate::Hold;
 pub use heal::{CHUNK, runs};
-pub use numbers::ChangeNumber;
 pub use report::{Failed, Failure, Flow, Report, Role};
 pub use span::{Span, Spans};
 pub use target::{Contents, Kept};
 
+use crate::writes::WriteNumber;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use change::Change;
@@ -194,7 +193,7 @@ impl Mirror {
     }
 
     /// Every change up to this one is equal on all in-sync members and flushed there.
-    pub fn checkpoint(&self) -> ChangeNumber {
+    pub fn checkpoint(&self) -> WriteNumber {
         self.0.gate.checkpoint()
     }
 

@@ -70,6 +70,9 @@ pub enum Flow {
     /// New ones wait, and none is under way: the next composition can be put in force.
     #[default]
     Drained,
+    /// Those that did not end well under the composition before go to all members again; new ones
+    /// wait.
+    Resending,
     /// They go to all members.
     Open,
 }

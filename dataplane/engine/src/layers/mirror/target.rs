@@ -8,7 +8,7 @@ use super::ranges::{Access, RangeGuard};
 use super::report::Role;
 use super::span::{Span, Spans};
 use super::to_its_end::ToItsEnd;
-use super::{ChangeNumber, Inner, Mirror};
+use super::{Inner, Mirror};
 use bytes::Bytes;
 use std::future::pending;
 use std::sync::Arc;
@@ -93,21 +93,16 @@ impl Mirror {
 
 impl Inner {
     async fn copy(&self, change: &Change, target: SliceUid, part: Span) -> Result<(), DiskError> {
-        let entry = self.gate.enter().await;
+        let entry = self.gate.enter_beside().await;
         let peer = entry.current.peer(target);
         let peer = peer.filter(|peer| peer.role == Role::Target && !peer.has_failed());
         let Some(peer) = peer else {
             let context = format!("slice {target} is no target of the mirror");
             return Err(DiskError::new(ErrorKind::Gone, context));
         };
-        // Not 0: a drive takes a region whose last write has no number for one that may cool by
-        // itself, also if it is still to be made equal.
-        let number = self.gate.number();
-        self.gate.acknowledge(number);
-        let ChangeNumber(number) = number;
         let stamp = Stamp {
             config: entry.current.config.0,
-            number,
+            number: self.gate.number().0,
             checkpoint: 0,
         };
         let asked = std::iter::once(peer);

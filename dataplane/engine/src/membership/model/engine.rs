@@ -6,8 +6,8 @@ use super::drive::{Command, Drive, What, Write};
 use super::host::Host;
 use super::{ProcessId, Value, Violation};
 use crate::membership::View;
-use crate::membership::writes::{WriteNumber, Writes};
 use crate::membership::{Access, Action, Assignment, Event, Membership, Phase, Rebuild, Region};
+use crate::writes::{WriteNumber, Writes};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use weft_spec::ids::{DocumentGeneration, FencePair, SliceUid};
@@ -259,7 +259,10 @@ impl Engine {
 
     fn adopt(&mut self, view: View, around: &mut Around) {
         let first = self.view.is_none();
-        let numbers = self.writes.adopt(&view);
+        let numbers = self.writes.adopt(view.config, &view.in_sync);
+        for number in &numbers {
+            self.writes.again(*number);
+        }
         (self.draining, self.resending, self.rebuild) = (false, true, None);
         self.view = Some(view.clone());
         if around.broken.has(Broken::FailedMemberRead) {
@@ -305,7 +308,7 @@ impl Engine {
             self.draining = false;
             self.tell(Event::Drained, around);
         }
-        if self.resending && self.ios.is_empty() {
+        if self.resending && self.writes.resent() {
             self.resending = false;
             self.tell(Event::Resent, around);
         }
@@ -396,7 +399,8 @@ impl Engine {
             hole,
         };
         self.ios.push(io);
-        for slice in begun.targets {
+        let targets: Vec<_> = self.writes.targets().collect();
+        for slice in targets {
             self.send(slice, What::Write(self.write_of(&io)), around);
         }
     }

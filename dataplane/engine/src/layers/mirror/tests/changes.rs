@@ -1,5 +1,6 @@
 use super::support::*;
 use crate::layers::mirror::*;
+use crate::writes::WriteNumber;
 use bytes::{Bytes, BytesMut};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -155,7 +156,7 @@ async fn a_checkpoint_has_no_change_under_way_below_it() {
     rig.flush().await.unwrap().unwrap();
     rig.write(4, 5).await.unwrap();
     assert_eq!(checkpoints(&rig), [0, 4]);
-    assert_eq!(rig.mirror.checkpoint(), ChangeNumber(4));
+    assert_eq!(rig.mirror.checkpoint(), WriteNumber(4));
 }
 
 #[tokio::test]
@@ -166,10 +167,10 @@ async fn a_flush_that_one_member_has_not_done_makes_no_checkpoint() {
     let flush = rig.flush();
     settle().await;
     assert!(!flush.is_finished());
-    assert_eq!(rig.mirror.checkpoint(), ChangeNumber(0));
+    assert_eq!(rig.mirror.checkpoint(), WriteNumber(0));
     rig.members[1].works();
     flush.await.unwrap().unwrap();
-    assert_eq!(rig.mirror.checkpoint(), ChangeNumber(1));
+    assert_eq!(rig.mirror.checkpoint(), WriteNumber(1));
 }
 
 #[tokio::test]

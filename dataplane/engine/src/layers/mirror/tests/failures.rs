@@ -1,5 +1,6 @@
 use super::support::*;
 use crate::layers::mirror::*;
+use crate::writes::WriteNumber;
 use bytes::BytesMut;
 use std::sync::Arc;
 use weft_block::{BLOCK, Disk, ErrorKind, Fault, Operation, Write};
@@ -244,7 +245,7 @@ async fn a_failed_flush_is_never_made_a_success_by_another() {
     let failed = flush.await.unwrap().unwrap_err();
     assert_eq!(failed.kind(), ErrorKind::MediaWrite);
     assert_eq!(rig.members[1].noted(), [], "it was not asked again");
-    assert_eq!(rig.mirror.checkpoint(), ChangeNumber(0));
+    assert_eq!(rig.mirror.checkpoint(), WriteNumber(0));
 }
 
 #[tokio::test]
@@ -261,7 +262,7 @@ async fn a_flush_is_done_when_the_survivors_have_and_the_failed_member_is_record
     flush.await.unwrap().unwrap();
     assert_eq!(rig.members[0].noted(), [], "it has flushed before");
     assert_eq!(rig.members[2].noted().len(), 1, "its answer was lost");
-    assert_eq!(rig.mirror.checkpoint(), ChangeNumber(1));
+    assert_eq!(rig.mirror.checkpoint(), WriteNumber(1));
 }
 
 #[tokio::test]
@@ -374,4 +375,25 @@ async fn a_hold_of_everything_keeps_reads_too() {
     assert!(!read.is_finished());
     rig.compose(1, &[0], &[]).unwrap();
     read.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_new_change_begins_only_when_what_is_sent_again_has_ended() {
+    let rig = Rig::new(2);
+    rig.members[1].fails(Operation::Write, ErrorKind::Gone);
+    let first = rig.write(1, 1);
+    rig.until(|report| report.flow == Flow::Drained).await;
+    rig.members[0].noted();
+    rig.members[0].holds(Operation::Write);
+    rig.compose(2, &[0], &[]).unwrap();
+    let new = rig.write(2, 2);
+    settle().await;
+    assert_eq!(rig.report().flow, Flow::Resending);
+    let sent: Vec<_> = rig.members[0].noted();
+    let sent: Vec<_> = sent.iter().map(|note| note.stamp.number).collect();
+    assert_eq!(sent, [1], "the first one alone, under its number");
+    rig.members[0].works();
+    first.await.unwrap();
+    new.await.unwrap();
+    assert_eq!(rig.report().flow, Flow::Open);
 }
