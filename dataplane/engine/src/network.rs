@@ -26,6 +26,9 @@ pub trait Association: Disk {
     /// Ends it in order: nothing of it is done any more when this returns, if the drive answers.
     async fn disconnect(&self);
 
+    /// Ends it without a word: nothing that is under way gets an answer any more.
+    fn abandon(&self);
+
     /// Resolves when it is lost or ended.
     fn closed(&self) -> BoxFuture<'static, ()>;
 
@@ -65,6 +68,10 @@ impl Association for RemoteDisk {
 
     async fn disconnect(&self) {
         self.disconnect().await;
+    }
+
+    fn abandon(&self) {
+        self.abandon();
     }
 
     fn closed(&self) -> BoxFuture<'static, ()> {

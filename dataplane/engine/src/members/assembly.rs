@@ -356,11 +356,9 @@ impl Assembly {
     /// The association does not count any more; what was sent over it has no answer.
     pub(super) fn lose(&mut self, slice: SliceUid) -> Vec<Action> {
         if let Some(link) = self.links.remove(&slice) {
-            self.tasks.spawn(async move {
-                // Nothing of it may still be done when there is another.
-                link.slice.disk().disconnect().await;
-                Happened::Closed(slice, link.serial)
-            });
+            // Before there is another: the drive shuts this one out then, and may say so to what still
+            // comes over it, which says nothing of a newer engine.
+            link.slice.disk().abandon();
         }
         self.be_patient(slice);
         self.membership.step(Event::Lost(slice))

@@ -26,6 +26,9 @@ pub struct Weave {
     unequal: Vec<Region>,
     /// The mirror is not made of this yet.
     wanted: bool,
+    /// The next view is being decided: nothing is composed before it is in force, or what is
+    /// acknowledged then may be under a record that is not.
+    is_deciding: bool,
 }
 
 impl Weave {
@@ -34,6 +37,7 @@ impl Weave {
         self.view = Some(view);
         self.targets.clear();
         self.wanted = true;
+        self.is_deciding = false;
     }
 
     /// In these regions the members may differ.
@@ -45,17 +49,18 @@ impl Weave {
     /// is still in the composition before.
     pub fn add(&mut self, target: SliceUid) {
         self.targets.insert(target);
-        self.wanted = true;
+        self.again();
     }
 
     /// The same set again, over other associations.
     pub fn again(&mut self) {
-        self.wanted = self.view.is_some();
+        self.wanted = self.view.is_some() && !self.is_deciding;
     }
 
     /// The next record is being decided: what was wanted before is not any more.
     pub fn forget(&mut self) {
         self.wanted = false;
+        self.is_deciding = true;
     }
 
     /// Whether the mirror is to be held until it has drained.
@@ -130,6 +135,28 @@ mod tests {
         SliceUid(Uuid::from_u128(number))
     }
 
+    fn view(config: u64) -> View {
+        View {
+            config: Config(config),
+            in_sync: vec![slice(1)],
+            leader: slice(1),
+            loss: None,
+        }
+    }
+
+    #[test]
+    fn nothing_is_composed_while_the_next_record_is_being_decided() {
+        let mut weave = Weave::default();
+        weave.adopt(view(2));
+        weave.forget();
+        // A member connects again meanwhile, or hosts may read again.
+        weave.again();
+        assert!(!weave.is_wanted());
+        weave.adopt(view(3));
+        assert!(weave.is_wanted());
+        assert_eq!(weave.config(), Config(3));
+    }
+
     #[test]
     fn a_target_that_comes_back_is_composed_again() {
         let (member, target) = (slice(1), slice(2));
@@ -137,12 +164,7 @@ mod tests {
         let disks = BTreeMap::from([(member, disk()), (target, disk())]);
         let readers = BTreeSet::from([member]);
         let mut weave = Weave::default();
-        weave.adopt(View {
-            config: Config(2),
-            in_sync: vec![member],
-            leader: member,
-            loss: None,
-        });
+        weave.adopt(view(2));
         for _ in 0..2 {
             weave.add(target);
             let (composition, _) = weave.take(&disks, &readers).expect("it is wanted");

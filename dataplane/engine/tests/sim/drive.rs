@@ -8,6 +8,7 @@ use crate::oracle::Oracle;
 use crate::target::Watch;
 use crate::world::{Place, World, say};
 use bytes::BytesMut;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::time::sleep;
@@ -16,15 +17,15 @@ use uuid::Uuid;
 use weft_block::Medium;
 use weft_drive::gate::{SliceGate, Slices};
 use weft_drive::store::{Breakage, Opening, Store};
-use weft_drive::superblock::{Copies, Geometry, SMALLEST, Superblock};
+use weft_drive::superblock::{CHUNK, Copies, Geometry, SMALLEST, Superblock};
 use weft_spec::drive::SliceRequest;
 use weft_spec::engine::SliceMember;
 use weft_spec::ids::{ClusterUid, DriveUid, SliceUid, Term, VolumeUid};
 use weft_spec::keys::Key;
 use weft_transport::Gate;
 
-/// Bytes of the volume: three regions.
-pub const SIZE: u64 = 3 << 20;
+/// Bytes of the volume: eight regions.
+pub const SIZE: u64 = 8 << 20;
 /// Bytes of a witness.
 const WITNESS: u64 = 16 << 10;
 pub const VOLUME: VolumeUid = VolumeUid(Uuid::from_u128(0x700));
@@ -62,6 +63,7 @@ struct Process {
     medium: Arc<Open>,
     store: Arc<Store>,
     death: CancellationToken,
+    is_silent: Arc<AtomicBool>,
 }
 
 fn slice_of(number: usize) -> SliceUid {
@@ -152,17 +154,20 @@ impl Drive {
         let store = store.map_err(|error| format!("{error:?}"))?;
         let slices = Slices::new(store.clone(), key_of(self.number));
         let death = CancellationToken::new();
+        let is_silent = Arc::new(AtomicBool::new(false));
         let gate: Arc<dyn Gate> = Arc::new(SliceGate(slices));
         self.network.listen(Listener {
             gate: LyingGate::around(gate, self.lie, store.clone(), self.slice()),
             place: self.place,
             death: death.clone(),
+            is_silent: is_silent.clone(),
             watch: Arc::new(Watch::new(self.oracle.clone())),
         });
         Ok(Process {
             medium,
             store,
             death,
+            is_silent,
         })
     }
 
@@ -249,6 +254,9 @@ impl Drive {
 
     /// The machine's power goes.
     pub fn cut_power(self: &Arc<Self>, back: Duration) {
+        if let Some(process) = &self.state.lock().unwrap().process {
+            process.is_silent.store(true, Relaxed);
+        }
         self.end();
         let world = self.world.clone();
         let lost = self
@@ -293,6 +301,10 @@ impl Drive {
         self.start_after(RESTART);
     }
 
+    pub fn runs(&self) -> bool {
+        self.store().is_some()
+    }
+
     fn store(&self) -> Option<Arc<Store>> {
         let state = self.state.lock().unwrap();
         state.process.as_ref().map(|process| process.store.clone())
@@ -303,12 +315,17 @@ impl Drive {
         let store = self.store().expect("the drive runs");
         let slice = store.slice(self.slice()).expect("the slice is there");
         let mut blocks = vec![];
-        for block in 0..slice.size() / PAGE as u64 {
-            let mut bytes = BytesMut::zeroed(PAGE);
-            let read = store
-                .read(&slice, block * PAGE as u64, &mut bytes, ())
-                .await;
-            blocks.push(read.is_ok().then_some(bytes));
+        for chunk in (0..slice.size()).step_by(CHUNK as usize) {
+            let mut bytes = BytesMut::zeroed(CHUNK as usize);
+            if store.read(&slice, chunk, &mut bytes, ()).await.is_ok() {
+                blocks.extend((0..CHUNK as usize / PAGE).map(|_| Some(bytes.split_to(PAGE))));
+                continue;
+            }
+            for block in (chunk..chunk + CHUNK).step_by(PAGE) {
+                let mut bytes = BytesMut::zeroed(PAGE);
+                let read = store.read(&slice, block, &mut bytes, ()).await;
+                blocks.push(read.is_ok().then_some(bytes));
+            }
         }
         blocks
     }

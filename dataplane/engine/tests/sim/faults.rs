@@ -18,6 +18,9 @@ pub struct Faults {
     pub request_lost: OneIn,
     /// The association ends instead of this answer.
     pub answer_lost: OneIn,
+    /// The far end of an association is slow to see that it has to end: what comes meanwhile runs
+    /// into the fence.
+    pub slow_to_end: OneIn,
     /// A read of the medium fails.
     pub read: OneIn,
     /// A write to the medium fails.
@@ -40,6 +43,7 @@ impl Faults {
         delay: Duration::from_millis(2),
         request_lost: OneIn(0),
         answer_lost: OneIn(0),
+        slow_to_end: OneIn(0),
         read: OneIn(0),
         write: OneIn(0),
         flush: OneIn(0),
@@ -65,6 +69,7 @@ impl Faults {
             delay,
             request_lost,
             answer_lost,
+            slow_to_end: OneIn(below(3)),
             read,
             write,
             flush,
@@ -103,7 +108,7 @@ async fn strike(simulation: &Simulation) {
     let drive = &drives[world.below(drives.len() as u64) as usize];
     let faults = world.faults();
     let back = world.time(Duration::from_secs(6));
-    match world.below(14) {
+    match world.below(15) {
         0 | 1 => drive.kill(back),
         2 => drive.kill_within(world.below(60), back),
         3 | 4 if faults.power => drive.cut_power(back),
@@ -120,8 +125,8 @@ async fn strike(simulation: &Simulation) {
         }
         9 => network.block(&[(Place::HOST, operator.place())], back),
         10 => operator.kill_engine(back),
-        11 => operator.take_over(world.time(Duration::from_secs(8))),
-        12 => operator.be_away(back * 2),
+        11 | 12 => operator.take_over(world.time(Duration::from_secs(8))),
+        13 => operator.be_away(back * 2),
         _ => operator.attach_again(),
     }
 }

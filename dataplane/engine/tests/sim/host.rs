@@ -18,11 +18,23 @@ use weft_spec::ids::AttachGeneration;
 use weft_spec::nqn::{self, HostNqn};
 use weft_transport::ConnectOptions;
 
-/// Blocks that are used: the first of the volume, a region's border with whole chunks on both sides,
-/// and some of the last region.
-const USED: [(u64, u64); 3] = [(0, 8), (240, 32), (512, 4)];
-/// The chunks that they are in.
-const CHUNKS: [(u64, u64); 3] = [(0, 16), (240, 32), (512, 16)];
+/// Blocks that are used: some of each region, and a region's border with whole chunks on both sides.
+const USED: [(u64, u64); 8] = [
+    (0, 8),
+    (240, 32),
+    (520, 4),
+    (784, 6),
+    (1040, 4),
+    (1288, 8),
+    (1544, 4),
+    (1800, 6),
+];
+/// Of these so many are in use at a time, the next one after so many requests: so there are regions that
+/// a drive that was away has not heard of, and some that have cooled.
+const AT_A_TIME: u64 = 3;
+const MOVES: u64 = 12;
+/// Of a chunk.
+const BLOCKS: u64 = 16;
 /// Between two tries to connect, or to have an inaccessible namespace do something.
 const AGAIN: Duration = Duration::from_millis(100);
 const NOW: Stamp = Stamp {
@@ -159,8 +171,18 @@ impl Host {
         }
     }
 
+    fn place(&self) -> (u64, u64) {
+        let places = USED.len() as u64;
+        let window = *self.done.lock().unwrap() / MOVES;
+        let at = match self.world.below(8) {
+            0 => self.world.below(places),
+            _ => window + self.world.below(AT_A_TIME),
+        };
+        USED[(at % places) as usize]
+    }
+
     async fn one(&self) {
-        let (start, count) = USED[self.world.below(3) as usize];
+        let (start, count) = self.place();
         let length = match self.world.below(8) {
             0 => 1 + self.world.below(count.min(16)),
             _ => 1 + self.world.below(4),
@@ -168,7 +190,7 @@ impl Host {
         let mut first = start + self.world.below(count - length.min(count) + 1);
         let mut length = length.min(count);
         match self.world.below(100) {
-            0..30 => self.read(first, length).await,
+            0..30 => drop(self.can_read(first, length).await),
             30..60 => self.change(Kind::Write, first, length, Write::Cached).await,
             60..70 => {
                 self.change(Kind::Write, first, length, Write::Durable)
@@ -189,21 +211,6 @@ impl Host {
             }
         }
         *self.done.lock().unwrap() += 1;
-    }
-
-    async fn read(&self, first: u64, count: u64) {
-        let reading = self.oracle.begin_read(first);
-        let command = Command::Read {
-            offset: first * BLOCK,
-            length: count * BLOCK,
-        };
-        match self.send(&command).await.0 {
-            Ok(bytes) => self.oracle.judge(&reading, &bytes),
-            Err(kind) => {
-                self.oracle.failed(&reading);
-                self.refused(&command, kind);
-            }
-        }
     }
 
     async fn change(&self, kind: Kind, first: u64, count: u64, mode: Write) {
@@ -282,24 +289,42 @@ impl Host {
     /// Reads everything that has chunks, and writes what cannot be read. True if all could.
     pub async fn look(&self) -> bool {
         let mut all = true;
-        for (start, count) in CHUNKS {
-            for block in start..start + count {
-                let reading = self.oracle.begin_read(block);
-                let command = Command::Read {
-                    offset: block * BLOCK,
-                    length: BLOCK,
-                };
-                match self.send(&command).await.0 {
-                    Ok(bytes) => self.oracle.judge(&reading, &bytes),
-                    Err(kind) => {
-                        all = false;
-                        self.oracle.failed(&reading);
-                        self.refused(&command, kind);
-                        self.change(Kind::Write, block, 1, Write::Cached).await;
-                    }
+        for (start, count) in USED {
+            let last = (start + count).next_multiple_of(BLOCKS);
+            for first in (start / BLOCKS * BLOCKS..last).step_by(BLOCKS as usize) {
+                if !self.can_read(first, BLOCKS).await {
+                    all = false;
+                    self.mend(first).await;
                 }
             }
         }
         all
+    }
+
+    async fn mend(&self, first: u64) {
+        for block in first..first + BLOCKS {
+            if !self.can_read(block, 1).await {
+                self.change(Kind::Write, block, 1, Write::Cached).await;
+            }
+        }
+    }
+
+    async fn can_read(&self, first: u64, count: u64) -> bool {
+        let reading = self.oracle.begin_read(first);
+        let command = Command::Read {
+            offset: first * BLOCK,
+            length: count * BLOCK,
+        };
+        match self.send(&command).await.0 {
+            Ok(bytes) => {
+                self.oracle.judge(&reading, &bytes);
+                true
+            }
+            Err(kind) => {
+                self.oracle.failed(&reading);
+                self.refused(&command, kind);
+                false
+            }
+        }
     }
 }

@@ -133,7 +133,7 @@ fn seeds_lose_nothing_whatever_fails() {
 /// In how many seeds it is found first, at most.
 fn found(lie: Lie, seeds: u64) -> u64 {
     let lies = |seed| Setting {
-        lie: (seed as usize % 2, lie),
+        lie,
         ..Setting::of(seed)
     };
     let first = (0..seeds).find(|seed| !simulated(lies(*seed)).violations.is_empty());

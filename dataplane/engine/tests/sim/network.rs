@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -37,6 +37,8 @@ pub struct Listener {
     pub place: Place,
     /// Cancelled when the process dies.
     pub death: CancellationToken,
+    /// The machine has died with it: nobody says that its connections have ended.
+    pub is_silent: Arc<AtomicBool>,
     pub watch: Arc<target::Watch>,
 }
 
@@ -420,6 +422,10 @@ impl Association for Remote {
         self.end().await;
     }
 
+    fn abandon(&self) {
+        self.link.closed.cancel();
+    }
+
     fn closed(&self) -> BoxFuture<'static, ()> {
         self.link.closed.clone().cancelled_owned().boxed()
     }
@@ -453,6 +459,7 @@ impl product::Network for Process {
             gate,
             place: self.place,
             death: self.death.clone(),
+            is_silent: Arc::default(),
             watch: Arc::default(),
         });
         Ok(std::future::pending().boxed())

@@ -22,8 +22,8 @@ pub struct Setting {
     pub is_printed: bool,
     /// No faults at all.
     pub calm: bool,
-    /// Told by the drive of this number.
-    pub lie: (usize, Lie),
+    /// Told by every drive.
+    pub lie: Lie,
 }
 
 impl Setting {
@@ -32,7 +32,7 @@ impl Setting {
             seed,
             is_printed: false,
             calm: false,
-            lie: (0, Lie::None),
+            lie: Lie::None,
         }
     }
 }
@@ -104,16 +104,11 @@ async fn live(setting: Setting) -> Outcome {
     }
 }
 
-fn simulation(
-    world: &Arc<World>,
-    members: usize,
-    (liar, lie): (usize, Lie),
-) -> (Simulation, Arc<Oracle>) {
+fn simulation(world: &Arc<World>, members: usize, lie: Lie) -> (Simulation, Arc<Oracle>) {
     let network = Network::new(world.clone());
     let oracle = Oracle::new(world.clone());
     let drives: Vec<_> = (0..3)
         .map(|number| {
-            let lie = if number == liar { lie } else { Lie::None };
             let is_witness = number >= members;
             let (world, network) = (world.clone(), network.clone());
             Drive::new(number, is_witness, lie, world, network, oracle.clone())
@@ -194,9 +189,12 @@ async fn converged(simulation: &Simulation) {
                 .members
                 .iter()
                 .filter(|member| member.state == MemberState::Current);
-            status.state == EngineState::Serving && current.count() == simulation.members
+            let connected = status.drives.iter().all(|wire| wire.connected);
+            let serves = status.state == EngineState::Serving && connected;
+            serves && current.count() == simulation.members
         });
-        if is_whole && operator.is_idle() {
+        let all_run = simulation.drives.iter().all(|drive| drive.runs());
+        if is_whole && all_run && operator.is_idle() {
             return;
         }
         if pod.has_ended() && operator.is_idle() {

@@ -8,11 +8,13 @@ use crate::world::say;
 use bytes::{Bytes, BytesMut};
 use futures::future::join_all;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 use weft_block::{DiskError, ErrorKind, Stamp, Write};
 use weft_spec::drive::{RecordSwap, SliceRecord, VENDOR_PUT_RECORD};
 use weft_spec::ids::{FencePair, SliceUid};
@@ -214,13 +216,27 @@ impl Far {
         admitted: oneshot::Sender<Result<u64, Refusal>>,
     ) {
         let death = self.listener.death.clone();
+        let last_word = self.last_word();
         tokio::spawn(async move {
             tokio::select! {
                 biased;
-                () = death.cancelled() => {}
+                () = death.cancelled() => last_word.await,
                 () = self.serve(request, queues, admitted) => {}
             }
         });
+    }
+
+    /// The kernel of a process that has died ends its connections.
+    fn last_word(&self) -> impl Future<Output = ()> + use<> {
+        let (network, link) = (self.network.clone(), self.link.clone());
+        let is_silent = self.listener.is_silent.clone();
+        async move {
+            sleep(network.delay()).await;
+            network.passes(link.to, link.from).await;
+            if !is_silent.load(Relaxed) {
+                link.closed.cancel();
+            }
+        }
     }
 
     async fn serve(
@@ -253,7 +269,7 @@ impl Far {
         } = admission;
         let far = Arc::new(self);
         let served = Arc::new(Served { export, pair });
-        let ending = revoke.clone();
+        let ending = far.ending(revoke);
         let queues = queues.map(|queue| far.clone().queue(queue, served.clone(), ending.clone()));
         let heard = far.clone().until_unheard();
         tokio::spawn(async move {
@@ -267,12 +283,33 @@ impl Far {
         far.link.closed.cancel();
     }
 
+    /// Cancelled when the gate has ended the association and the far end has seen it.
+    fn ending(&self, revoke: CancellationToken) -> CancellationToken {
+        let world = self.network.world.clone();
+        let ending = CancellationToken::new();
+        let seen = ending.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = seen.cancelled() => return,
+                () = revoke.cancelled() => {}
+            }
+            if world.happens(world.faults().slow_to_end) {
+                // Beyond what the drive waits for, now and then.
+                let late = [50, 500, 4000][world.below(3) as usize];
+                sleep(Duration::from_millis(late)).await;
+            }
+            seen.cancel();
+        });
+        ending
+    }
+
     /// Starts what comes, in its order, and waits for all of it.
     async fn queue(
         self: Arc<Self>,
         mut queue: Queue,
         served: Arc<Served>,
-        ending: tokio_util::sync::CancellationToken,
+        ending: CancellationToken,
     ) {
         let mut running = JoinSet::new();
         loop {

@@ -177,6 +177,11 @@ impl RemoteDisk {
         self.asked.as_ref().is_some_and(|asked| asked.fell_silent())
     }
 
+    /// Ends the association without a word: what is under way has no answer.
+    pub fn abandon(&self) {
+        self.closed.cancel();
+    }
+
     /// Ends the association in order (CC.SHN, then the sockets).
     pub async fn disconnect(&self) {
         shut_down(&self.association.admin).await;
