@@ -35,12 +35,15 @@ mod world;
 
 use lies::Lie;
 use run::{Outcome, Setting, run};
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Seeds of an ordinary run.
 const SEEDS: u64 = 2000;
+/// What a simulation leaves behind, some MiB, is given back only when its process ends.
+const BATCH: u64 = 250;
 
 fn number(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
@@ -103,6 +106,9 @@ fn seeds_lose_nothing_whatever_fails() {
     }
     let (began, wanted) = (Instant::now(), number("WEFT_SIM_SEEDS").unwrap_or(SEEDS));
     let first = number("WEFT_SIM_FIRST").unwrap_or(0);
+    if wanted > BATCH {
+        return in_batches(first, wanted);
+    }
     let (next, requests) = (AtomicU64::new(0), AtomicU64::new(0));
     let failed = Mutex::new(vec![]);
     let work = || {
@@ -127,6 +133,25 @@ fn seeds_lose_nothing_whatever_fails() {
     if let Some(seed) = failed.first() {
         let share = format!("{} of {wanted} seeds failed", failed.len());
         panic!("{share}; one again, with its trace:\n{}", replay(*seed));
+    }
+}
+
+/// Each batch in a process of its own.
+fn in_batches(first: u64, wanted: u64) {
+    let batch = usize::try_from(BATCH).expect("a small number");
+    for from in (first..first + wanted).step_by(batch) {
+        let seeds = BATCH.min(first + wanted - from);
+        let status = Command::new(std::env::current_exe().expect("this program"))
+            .args([
+                "seeds_lose_nothing_whatever_fails",
+                "--exact",
+                "--nocapture",
+            ])
+            .env("WEFT_SIM_FIRST", from.to_string())
+            .env("WEFT_SIM_SEEDS", seeds.to_string())
+            .status();
+        let status = status.expect("it starts");
+        assert!(status.success(), "seeds from {from} on: {status}");
     }
 }
 
