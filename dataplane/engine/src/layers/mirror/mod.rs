@@ -80,6 +80,8 @@ struct Inner {
     unequal: Mutex<Spans>,
     /// Never shrinks: hosts have seen it.
     size: AtomicU64,
+    /// There has been a composition: before that nobody knows how large it is.
+    composed: CancellationToken,
     budget: Budget,
     /// Counts when room may have been made.
     room: watch::Sender<u64>,
@@ -99,6 +101,12 @@ impl Inner {
     fn size(&self) -> u64 {
         self.size.load(Ordering::Acquire)
     }
+
+    /// So many bytes from `offset` on, once that can be judged.
+    async fn span(&self, offset: u64, length: u64) -> Result<Span, DiskError> {
+        self.composed.cancelled().await;
+        Span::within(self.size(), offset, length)
+    }
 }
 
 /// See the module.
@@ -113,6 +121,7 @@ impl Mirror {
             ranges: Arc::default(),
             unequal: Mutex::default(),
             size: AtomicU64::new(0),
+            composed: CancellationToken::new(),
             budget: Budget::default(),
             room: watch::Sender::new(0),
             idle: Idle::default(),
@@ -146,6 +155,7 @@ impl Mirror {
         match inner.gate.compose(next, inner.size()) {
             Ok(current) => {
                 inner.size.fetch_max(current.size(), Ordering::AcqRel);
+                inner.composed.cancel();
                 Ok(())
             }
             Err(error) => {
@@ -220,7 +230,7 @@ impl Disk for Mirror {
     }
 
     async fn read(&self, offset: u64, into: &mut BytesMut) -> Result<(), DiskError> {
-        let span = Span::within(self.0.size(), offset, into.len() as u64)?;
+        let span = self.0.span(offset, into.len() as u64).await?;
         self.0.read(span, into).await
     }
 
@@ -231,7 +241,7 @@ impl Disk for Mirror {
         mode: Write,
         _: Stamp,
     ) -> Result<(), DiskError> {
-        let span = Span::within(self.0.size(), offset, data.len() as u64)?;
+        let span = self.0.span(offset, data.len() as u64).await?;
         self.change(Change::Write(data, mode), span).await;
         Ok(())
     }
@@ -246,7 +256,7 @@ impl Disk for Mirror {
         length: u64,
         _: Stamp,
     ) -> Result<(), DiskError> {
-        let span = Span::within(self.0.size(), offset, length)?;
+        let span = self.0.span(offset, length).await?;
         self.change(Change::Zeroes, span).await;
         Ok(())
     }

@@ -248,7 +248,8 @@ async fn it_has_what_all_in_sync_members_have_and_grows() {
 async fn before_the_first_composition_everything_waits() {
     let rig = Rig::waiting(1);
     let flush = rig.flush();
+    let write = rig.write(0, 1);
     settle().await;
-    assert!(!flush.is_finished());
+    assert!(!flush.is_finished() && !write.is_finished());
     assert_eq!((rig.mirror.size(), rig.report()), (0, Report::default()));
 }
