@@ -161,6 +161,7 @@ impl Drive {
             place: self.place,
             death: death.clone(),
             is_silent: is_silent.clone(),
+            is_dead: medium.silence(),
             watch: Arc::new(Watch::new(self.oracle.clone())),
         });
         Ok(Process {

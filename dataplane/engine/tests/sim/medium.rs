@@ -88,7 +88,7 @@ impl Platter {
 pub struct Open {
     platter: Arc<Mutex<Platter>>,
     world: Arc<World>,
-    is_dead: AtomicBool,
+    is_dead: Arc<AtomicBool>,
     /// Requests until the process dies in the middle.
     fuse: AtomicU64,
     /// First byte that holds data of slices: only these are spoiled.
@@ -106,7 +106,7 @@ impl Open {
         Self {
             platter,
             world,
-            is_dead: AtomicBool::new(false),
+            is_dead: Arc::default(),
             fuse: AtomicU64::new(u64::MAX),
             data,
         }
@@ -120,6 +120,11 @@ impl Open {
     /// It is gone after so many requests.
     pub fn die_after(&self, requests: u64) {
         self.fuse.store(requests, Relaxed);
+    }
+
+    /// Whether the process has died: from then on it says nothing either.
+    pub fn silence(&self) -> Arc<AtomicBool> {
+        self.is_dead.clone()
     }
 
     pub fn is_dead(&self) -> bool {

@@ -380,6 +380,9 @@ impl Far {
 
     /// Whether the initiator hears an answer; it comes to it when this ends.
     async fn answers(&self) -> bool {
+        if self.listener.is_dead.load(Relaxed) {
+            return false;
+        }
         let world = &self.network.world;
         let lost = world.happens(world.faults().answer_lost);
         sleep(self.network.delay()).await;
