@@ -37,15 +37,17 @@ impl Membership {
             return self.start_again(actions);
         }
         match self.stage.clone() {
-            Stage::Idle | Stage::Resending if self.phase == Phase::Serving && self.due() => {
-                self.drain(actions);
-            }
             Stage::Draining(survivors) if survivors != self.survivors(&survivors) => {
                 self.drain(actions);
             }
             Stage::Flushing => self.propose_when_flushed(actions),
             Stage::Idle | Stage::Recording => self.settle(actions),
             Stage::Draining(_) | Stage::Resending => {}
+        }
+        // Also of what came into force this very moment: nothing else may come that asks again.
+        let is_settled = matches!(self.stage, Stage::Idle | Stage::Resending);
+        if is_settled && self.phase == Phase::Serving && self.due() {
+            self.drain(actions);
         }
         self.put_everywhere(actions);
         self.begin_rebuilds(actions);

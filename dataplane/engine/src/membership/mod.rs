@@ -40,7 +40,7 @@ use change::Stage;
 use peers::Peers;
 use rules::left_out;
 use weft_spec::drive::SliceRecord;
-use weft_spec::ids::{Boot, FencePair, SliceUid};
+use weft_spec::ids::{Boot, DocumentGeneration, FencePair, SliceUid};
 
 /// Where the engine is on its way.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -68,6 +68,9 @@ pub enum Obstacle {
     NoMajority(Vec<SliceUid>),
     /// No member that answers may lead: one of these must.
     NoLeader(Vec<SliceUid>),
+    /// Acknowledged writes are lost, and a newer document than the one at hand has been in force: only
+    /// it tells which hosts have to hear of that.
+    Outdated(DocumentGeneration),
     /// The slices are empty, but the volume is not new or these slices did not answer.
     NotFormed(Vec<SliceUid>),
 }

@@ -141,6 +141,11 @@ impl Membership {
             if !unheard.is_empty() && !left_out!(self, LossAfterAll) {
                 return Err(Obstacle::NoLeader(unheard));
             }
+            let newest = answers.values().map(|answer| answer.generation).max();
+            let newer = newest.filter(|newest| *newest > self.assignment.generation);
+            if let Some(newest) = newer.filter(|_| !left_out!(self, NewestDocument)) {
+                return Err(Obstacle::Outdated(newest));
+            }
             let answered = |member: &&InSync| answers.contains_key(&member.slice);
             leaders.extend(from.in_sync.iter().find(answered));
             loss = loss.max(Some(self.assignment.attachments));

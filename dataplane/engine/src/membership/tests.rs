@@ -192,3 +192,64 @@ fn a_document_is_in_force_once_a_majority_of_the_voters_has_its_generation() {
     let admit = Action::Admit(DocumentGeneration(2));
     assert_eq!(marked(&mut membership, 1), [admit]);
 }
+
+/// What a slice says after its drive has lost something that may not have been flushed.
+fn with_loss(record: &SliceRecord, number: u128) -> Testimony {
+    Testimony {
+        record: Some(votes::copy_for(record, slice(number))),
+        incarnation: Uuid::from_u128(0x200),
+        hot: vec![Region(0)],
+        generation: DocumentGeneration(2),
+        ..empty(1)
+    }
+}
+
+#[test]
+fn a_loss_is_recorded_only_by_an_engine_that_knows_all_hosts() {
+    let record = served().record().cloned().unwrap();
+    let answers = [1, 2, 3].map(|number| (number, with_loss(&record, number)));
+    let (mut membership, _) = Membership::new(assignment(true));
+    assert_eq!(inspect(&mut membership, &answers), []);
+    let obstacle = Obstacle::Outdated(DocumentGeneration(2));
+    assert_eq!(*membership.phase(), Phase::Inspecting(obstacle));
+
+    let mut newer = assignment(true);
+    (newer.generation, newer.attachments) = (DocumentGeneration(2), AttachGeneration(4));
+    membership.step(Event::Assigned(newer));
+    let connects = inspect(&mut membership, &answers);
+    assert_eq!(connects.len(), 3);
+    for (number, testimony) in answers {
+        let fence = membership.pair();
+        let testimony = Testimony { fence, ..testimony };
+        let actions = membership.step(Event::Promised(slice(number), testimony));
+        run(&mut membership, actions);
+    }
+    let loss = membership.record().and_then(|record| record.loss);
+    assert_eq!(loss, Some(AttachGeneration(4)));
+}
+
+#[test]
+fn a_record_that_a_member_with_a_loss_brings_into_force_is_followed_by_one_without_it() {
+    let mut membership = served();
+    let mut larger = assignment(true);
+    larger.generation = DocumentGeneration(2);
+    larger.data.push(slice(4));
+    membership.step(Event::Assigned(larger));
+    let asked = membership.step(Event::Drained);
+    let proposal = asked.iter().find_map(|action| match action {
+        Action::Put(_, swap) => Some(swap.record.clone()),
+        _ => None,
+    });
+    membership.step(Event::Recorded(slice(1)));
+    // The drive of the second has it as well, and dies before it can say so.
+    membership.step(Event::Lost(slice(2)));
+    let testimony = Testimony {
+        fence: membership.pair(),
+        ..with_loss(&proposal.unwrap(), 2)
+    };
+    let actions = membership.step(Event::Promised(slice(2), testimony));
+    let adopts = |action: &Action| matches!(action, Action::Adopt(_));
+    let survivors = Action::Drain(vec![slice(1)]);
+    assert!(actions.iter().any(adopts), "{actions:?}");
+    assert!(actions.contains(&survivors), "{actions:?}");
+}

@@ -70,19 +70,20 @@ fn starts(engine: &Engine, state: Option<&State>) -> (EngineState, &'static str,
         let names: Vec<_> = slices.iter().map(|slice| name(engine, *slice)).collect();
         names.join(", ")
     };
-    if let Some(State {
-        outdated: Some(known),
-        phase: Membership::Serving,
-        ..
-    }) = state
-    {
+    let outdated = |known| {
         let message = format!(
             "the document at hand has generation {}, the slices have recorded {known}: admits nobody until a document of generation {known} or later is put",
             engine.document().generation
         );
-        return (EngineState::Starting, "DocumentOutdated", message);
+        ("DocumentOutdated", message)
+    };
+    let served = state.filter(|state| state.phase == Membership::Serving);
+    if let Some(known) = served.and_then(|state| state.outdated) {
+        let (reason, message) = outdated(known);
+        return (EngineState::Starting, reason, message);
     }
     let (reason, message) = match state.map(|state| &state.phase) {
+        Some(Membership::Inspecting(Obstacle::Outdated(known))) => outdated(*known),
         None | Some(Membership::Inspecting(Obstacle::None)) => {
             ("Inspecting", "asks the slices what they have".to_owned())
         }
