@@ -135,9 +135,11 @@ impl Drive {
     }
 
     fn open(self: &Arc<Self>, boot: u128) -> Result<Process, String> {
+        let death = CancellationToken::new();
         let medium = Arc::new(Open::new(
             self.platter.clone(),
             self.world.clone(),
+            death.clone(),
             geometry().data_start,
         ));
         let as_medium: Arc<dyn Medium> = medium.clone();
@@ -153,7 +155,6 @@ impl Drive {
         let store = Store::open(as_medium, superblock, opening);
         let store = store.map_err(|error| format!("{error:?}"))?;
         let slices = Slices::new(store.clone(), key_of(self.number));
-        let death = CancellationToken::new();
         let is_silent = Arc::new(AtomicBool::new(false));
         let gate: Arc<dyn Gate> = Arc::new(SliceGate(slices));
         self.network.listen(Listener {
@@ -161,7 +162,6 @@ impl Drive {
             place: self.place,
             death: death.clone(),
             is_silent: is_silent.clone(),
-            is_dead: medium.silence(),
             watch: Arc::new(Watch::new(self.oracle.clone())),
         });
         Ok(Process {
@@ -195,7 +195,6 @@ impl Drive {
         let process = self.state.lock().unwrap().process.take();
         if let Some(process) = &process {
             process.medium.die();
-            process.death.cancel();
         }
         process.is_some()
     }
@@ -221,12 +220,9 @@ impl Drive {
 
     /// The process dies in the middle of what it does at its medium.
     pub fn kill_within(self: &Arc<Self>, requests: u64, back: Duration) {
-        let medium = {
-            let state = self.state.lock().unwrap();
-            let Some(process) = &state.process else {
-                return;
-            };
-            process.medium.clone()
+        let process = self.state.lock().unwrap().process.clone();
+        let Some(Process { medium, death, .. }) = process else {
+            return;
         };
         say!(
             self.world,
@@ -236,9 +232,7 @@ impl Drive {
         medium.die_after(requests);
         let drive = self.clone();
         tokio::spawn(async move {
-            while !medium.is_dead() {
-                sleep(Duration::from_millis(5)).await;
-            }
+            death.cancelled().await;
             let is_this = |process: &Process| Arc::ptr_eq(&process.medium, &medium);
             let mine = drive
                 .state
@@ -361,7 +355,9 @@ fn format(number: usize, size: u64) -> Platter {
     runtime.block_on(async {
         let world = World::quiet();
         let platter = Arc::new(Mutex::new(Platter::new(SMALLEST)));
-        let medium: Arc<dyn Medium> = Arc::new(Open::new(platter.clone(), world, 0));
+        let death = CancellationToken::new();
+        let open = Open::new(platter.clone(), world, death, 0);
+        let medium: Arc<dyn Medium> = Arc::new(open);
         let cluster = ClusterUid(Uuid::from_u128(0xc1));
         let blank = Superblock::new(drive_of(number), cluster, geometry());
         let blank = blank.write_next(&*medium).unwrap();

@@ -4,9 +4,10 @@
 use crate::world::World;
 use futures::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 use weft_block::{BLOCK, DiskError, ErrorKind, Medium, Write};
 
 pub const PAGE: usize = BLOCK as usize;
@@ -88,7 +89,8 @@ impl Platter {
 pub struct Open {
     platter: Arc<Mutex<Platter>>,
     world: Arc<World>,
-    is_dead: Arc<AtomicBool>,
+    /// Of the process, whoever has brought it about.
+    death: CancellationToken,
     /// Requests until the process dies in the middle.
     fuse: AtomicU64,
     /// First byte that holds data of slices: only these are spoiled.
@@ -102,11 +104,16 @@ impl std::fmt::Debug for Open {
 }
 
 impl Open {
-    pub fn new(platter: Arc<Mutex<Platter>>, world: Arc<World>, data: u64) -> Self {
+    pub fn new(
+        platter: Arc<Mutex<Platter>>,
+        world: Arc<World>,
+        death: CancellationToken,
+        data: u64,
+    ) -> Self {
         Self {
             platter,
             world,
-            is_dead: Arc::default(),
+            death,
             fuse: AtomicU64::new(u64::MAX),
             data,
         }
@@ -114,21 +121,12 @@ impl Open {
 
     /// The process is gone: nothing of it touches the medium any more.
     pub fn die(&self) {
-        self.is_dead.store(true, Relaxed);
+        self.death.cancel();
     }
 
     /// It is gone after so many requests.
     pub fn die_after(&self, requests: u64) {
         self.fuse.store(requests, Relaxed);
-    }
-
-    /// Whether the process has died: from then on it says nothing either.
-    pub fn silence(&self) -> Arc<AtomicBool> {
-        self.is_dead.clone()
-    }
-
-    pub fn is_dead(&self) -> bool {
-        self.is_dead.load(Relaxed)
     }
 
     fn state(&self, kind: ErrorKind) -> Result<MutexGuard<'_, Platter>, DiskError> {
@@ -138,7 +136,7 @@ impl Open {
         } else if left != u64::MAX {
             self.fuse.store(left - 1, Relaxed);
         }
-        if self.is_dead() {
+        if self.death.is_cancelled() {
             return Err(DiskError::new(kind, "the process is gone"));
         }
         Ok(self.platter.lock().unwrap())

@@ -39,8 +39,6 @@ pub struct Listener {
     pub death: CancellationToken,
     /// The machine has died with it: nobody says that its connections have ended.
     pub is_silent: Arc<AtomicBool>,
-    /// Its process has died, whoever has noticed: it says nothing more.
-    pub is_dead: Arc<AtomicBool>,
     pub watch: Arc<target::Watch>,
 }
 
@@ -462,7 +460,6 @@ impl product::Network for Process {
             place: self.place,
             death: self.death.clone(),
             is_silent: Arc::default(),
-            is_dead: Arc::default(),
             watch: Arc::default(),
         });
         Ok(std::future::pending().boxed())

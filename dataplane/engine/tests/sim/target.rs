@@ -380,7 +380,7 @@ impl Far {
 
     /// Whether the initiator hears an answer; it comes to it when this ends.
     async fn answers(&self) -> bool {
-        if self.listener.is_dead.load(Relaxed) {
+        if self.listener.death.is_cancelled() {
             return false;
         }
         let world = &self.network.world;
