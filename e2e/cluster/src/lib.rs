@@ -8,12 +8,14 @@
 //! | [`pods`] | pods that write, sum and compare |
 //! | [`process`] | processes of a pod on its node, found and killed |
 //! | [`progress`] | one line a step |
+//! | [`control_plane`] | operator and API server, taken away and brought back |
 //! | [`mirrors`] | volumes of two copies, and nodes that are lost |
 //! | [`writer`] | a pod that writes without end and counts errors |
 //! | [`tour`] | the scenario of `make demo` |
 //! | [`clean`] | zero left: objects, slices, connections |
 
 pub mod clean;
+pub mod control_plane;
 pub mod install;
 pub mod kubectl;
 pub mod lab;

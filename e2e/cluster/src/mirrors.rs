@@ -3,7 +3,7 @@
 use crate::kubectl::{condition, get, kubectl, list, name, wait};
 use crate::process::node_of;
 use crate::progress::step;
-use crate::{install, lab};
+use crate::{control_plane, install, lab};
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::time::Duration;
@@ -96,15 +96,8 @@ pub fn operator_elsewhere(node: &str) -> Result<()> {
     step("the operator moves to another node", || {
         kubectl(&["cordon", node])?;
         kubectl(&["delete", "pod", "-n", install::SYSTEM, name(operator)])?;
-        let rolled = kubectl(&[
-            "rollout",
-            "status",
-            "deployment/weft-operator",
-            "-n",
-            install::SYSTEM,
-            "--timeout=120s",
-        ]);
+        let rolled = control_plane::rolled_out(Duration::from_secs(120));
         kubectl(&["uncordon", node])?;
-        rolled.map(drop)
+        rolled
     })
 }

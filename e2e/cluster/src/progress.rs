@@ -22,3 +22,17 @@ pub fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
 pub fn say(text: &str) {
     println!("{text}");
 }
+
+/// A line with the spread of what several runs took. Sorts them.
+pub fn spread(what: &str, seconds: &mut [f64]) -> String {
+    seconds.sort_by(f64::total_cmp);
+    let (low, middle, high) = (
+        seconds[0],
+        seconds[seconds.len() / 2],
+        seconds[seconds.len() - 1],
+    );
+    format!(
+        "{what:<34} min {low:5.2} s   median {middle:5.2} s   max {high:5.2} s   ({} runs)",
+        seconds.len()
+    )
+}

@@ -3,6 +3,7 @@
 
 use crate::kubectl::wait;
 use crate::pods;
+use crate::progress::say;
 use anyhow::{Result, ensure};
 use std::time::Duration;
 
@@ -77,15 +78,22 @@ impl Writer {
         })
     }
 
-    /// Ends it and checks every sum.
-    pub fn finish(self) -> Result<Progress> {
+    /// Ends it, tells how far it came, and checks that nothing failed and every sum is right.
+    pub fn finish(self) -> Result<()> {
         pods::shell(&self.pod, "touch /tmp/stop; timeout 60 cat /tmp/stopped")?;
         let done = self.progress()?;
+        say(&format!(
+            "    {} files written, {} errors, longest gap {:.1} s",
+            done.rounds,
+            done.errors,
+            done.longest_gap.as_secs_f64()
+        ));
+        ensure!(done.rounds > 0, "nothing was written");
+        ensure!(done.errors == 0, "{} I/O errors", done.errors);
         pods::shell(
             &self.pod,
             "for s in /data/*.sum; do sha256sum -c -s $s || exit 1; done",
-        )?;
-        ensure!(done.rounds > 0, "nothing was written");
-        Ok(done)
+        )
+        .map(drop)
     }
 }

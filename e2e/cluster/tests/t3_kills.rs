@@ -4,12 +4,12 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::time::{Duration, Instant};
-use weft_e2e_cluster::kubectl::{kubectl, list, name, wait};
+use weft_e2e_cluster::kubectl::{list, name, wait};
 use weft_e2e_cluster::pods::{self, Use};
 use weft_e2e_cluster::process::{Which, node_of, pids_of_container, pod_of};
 use weft_e2e_cluster::progress::{say, step};
 use weft_e2e_cluster::writer::Writer;
-use weft_e2e_cluster::{clean, install, lab, tour};
+use weft_e2e_cluster::{clean, control_plane, install, lab, tour};
 
 #[test]
 fn kills_without_operator_and_api_server_cost_no_io_error_on_either_kind_of_node() {
@@ -17,32 +17,11 @@ fn kills_without_operator_and_api_server_cost_no_io_error_on_either_kind_of_node
     for node in [tour::USER_SPACE_NODE, tour::KERNEL_NODE] {
         say(&format!("pod on {node}"));
         let result = kills_on(node);
-        let restored = restore();
+        let restored = control_plane::restore();
         result.expect("no I/O error, data right");
         restored.expect("operator and API server are back");
     }
     clean::nothing_left(Duration::from_secs(60)).expect("nothing left");
-}
-
-/// The kubelets notice a returned API server in their own time, up to a minute and a half later.
-fn restore() -> Result<()> {
-    lab::run(&["control", "start"])?;
-    kubectl(&[
-        "scale",
-        "deployment/weft-operator",
-        "-n",
-        install::SYSTEM,
-        "--replicas=1",
-    ])?;
-    kubectl(&[
-        "rollout",
-        "status",
-        "deployment/weft-operator",
-        "-n",
-        install::SYSTEM,
-        "--timeout=300s",
-    ])?;
-    Ok(())
 }
 
 /// A pod's container as the node knows it, so that the API server is not needed to find it.
@@ -120,24 +99,7 @@ fn kills_on(node: &str) -> Result<()> {
         "a user-space node has an initiator pod, the kernel node none"
     );
     let writer = Writer::start("killed")?;
-    step("operator and API server stopped", || {
-        kubectl(&[
-            "scale",
-            "deployment/weft-operator",
-            "-n",
-            install::SYSTEM,
-            "--replicas=0",
-        ])?;
-        wait("no operator", Duration::from_secs(60), || {
-            let left = list("pods", "app.kubernetes.io/name=weft-operator")?;
-            Ok(if left.is_empty() {
-                Ok(())
-            } else {
-                Err(format!("{} pods", left.len()))
-            })
-        })?;
-        lab::run(&["control", "stop"]).map(drop)
-    })?;
+    step("operator and API server stopped", control_plane::stop)?;
     let began = Instant::now();
     step("engine's child killed five times within a minute", || {
         for round in 0..5u32 {
@@ -168,7 +130,7 @@ fn kills_on(node: &str) -> Result<()> {
             initiator.kill(Which::Child)
         })?;
     }
-    step("API server back", restore)?;
+    step("API server back", control_plane::restore)?;
     step(
         "the pod has gone on writing, without an error, and every sum is right",
         || verify(writer),
@@ -179,13 +141,5 @@ fn kills_on(node: &str) -> Result<()> {
 
 fn verify(writer: Writer) -> Result<()> {
     writer.goes_on(writer.progress()?)?;
-    let done = writer.finish()?;
-    say(&format!(
-        "    {} files written, {} errors, longest gap {:.1} s",
-        done.rounds,
-        done.errors,
-        done.longest_gap.as_secs_f64()
-    ));
-    ensure!(done.errors == 0, "{} I/O errors", done.errors);
-    Ok(())
+    writer.finish()
 }

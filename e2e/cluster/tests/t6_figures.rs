@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use weft_e2e_cluster::kubectl::wait;
 use weft_e2e_cluster::pods::{self, Use};
 use weft_e2e_cluster::process::{node_of, pids, pod_of};
-use weft_e2e_cluster::progress::say;
+use weft_e2e_cluster::progress::{say, spread};
 use weft_e2e_cluster::{clean, install, lab, tour};
 
 const RUNS: usize = 5;
@@ -35,22 +35,9 @@ fn times() -> Result<()> {
         pods::stop("timed")?;
         pods::release("timed")?;
     }
-    say(&row("claim to Bound", &mut bound));
-    say(&row("pod created to first byte", &mut first_byte));
+    say(&spread("claim to Bound", &mut bound));
+    say(&spread("pod created to first byte", &mut first_byte));
     Ok(())
-}
-
-fn row(what: &str, seconds: &mut [f64]) -> String {
-    seconds.sort_by(f64::total_cmp);
-    let (low, middle, high) = (
-        seconds[0],
-        seconds[seconds.len() / 2],
-        seconds[seconds.len() - 1],
-    );
-    format!(
-        "{what:<28} min {low:5.2} s   median {middle:5.2} s   max {high:5.2} s   ({} runs)",
-        seconds.len()
-    )
 }
 
 /// Counters of one process, read on its node.
