@@ -27,6 +27,8 @@ const SPARSE: u64 = 256 * MIB;
 const INTERRUPTED: u64 = 512 * MIB;
 const PIECE: u64 = 128 << 10;
 const INTERRUPTIONS: u64 = 10;
+/// Writes of others that are measured before a rebuild.
+const BEFORE: usize = 20_000;
 /// The member that is rebuilt.
 const TARGET: Nth = Nth(1);
 const BEGINS: &str = "brings a slice up to date";
@@ -226,12 +228,15 @@ async fn interrupted() -> Result<serde_json::Value> {
     ))
 }
 
-/// One write of 4 KiB at a time until told to stop; how long each took.
-async fn one_at_a_time(host: &ReconnectingDisk, stop: &AtomicBool) -> Result<Vec<Duration>> {
+/// One write of 4 KiB at a time until so many are enough; how long each took.
+async fn one_at_a_time(
+    host: &ReconnectingDisk,
+    enough: impl Fn(usize) -> bool,
+) -> Result<Vec<Duration>> {
     let mut took = Vec::new();
     let blocks = INTERRUPTED / BLOCK;
     for nth in 0.. {
-        if stop.load(Ordering::Relaxed) {
+        if enough(took.len()) {
             break;
         }
         let began = Instant::now();
@@ -253,13 +258,7 @@ async fn foreground() -> Result<serde_json::Value> {
     // Every block is there, so that none is slower for being the first.
     rig.miss(INTERRUPTED, PIECE, PIECE).await?;
     rig.rebuild().await;
-    let stop = AtomicBool::new(false);
-    let for_a_while = async {
-        tokio::time::sleep(Duration::from_secs(10)).await;
-        stop.store(true, Ordering::Relaxed);
-    };
-    let (before, ()) = tokio::join!(one_at_a_time(&host, &stop), for_a_while);
-    let before = before?;
+    let before = one_at_a_time(&host, |writes| writes >= BEFORE).await?;
     rig.miss(INTERRUPTED, PIECE, PIECE).await?;
     let stop = AtomicBool::new(false);
     let rebuild = async {
@@ -267,7 +266,8 @@ async fn foreground() -> Result<serde_json::Value> {
         stop.store(true, Ordering::Relaxed);
         took
     };
-    let (during, took) = tokio::join!(one_at_a_time(&host, &stop), rebuild);
+    let is_whole = |_| stop.load(Ordering::Relaxed);
+    let (during, took) = tokio::join!(one_at_a_time(&host, is_whole), rebuild);
     let during = during?;
     rig.end().await;
     let ratio = p99(&during) / p99(&before).max(f64::MIN_POSITIVE);
