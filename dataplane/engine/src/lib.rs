@@ -15,6 +15,7 @@
 //! | [`gate`] | which hosts are admitted, and their associations | for an older association to end |
 //! | [`way`], [`slice_link`] | how a slice is reached; inspects, connects and records at the drive of the one slice | yes |
 //! | [`network`] | the way out: associations with slices, the export; NVMe/TCP in the product | yes |
+//! | `pauses` | between attempts that follow each other | no |
 //! | [`members`] | does what the membership decides at the slices of a mirror | yes |
 //! | [`control`] | the engine's end of the control link | yes |
 //! | [`run`] | the one loop: waits for events, gives them to the plan, does its actions | yes |
@@ -26,6 +27,7 @@ pub mod layers;
 pub mod members;
 pub mod membership;
 pub mod network;
+mod pauses;
 pub mod plan;
 pub mod rebuild;
 pub mod run;

@@ -8,6 +8,7 @@ use crate::document::DocumentError;
 use crate::gate::{Door, HostGate};
 use crate::members::{self, Members};
 use crate::network::{Network, Tcp};
+use crate::pauses::Pauses;
 use crate::plan::{Action, Engine, Event, Phase};
 use crate::slice_link;
 use crate::stack;
@@ -182,7 +183,7 @@ impl Runner {
             status,
             tasks: JoinSet::new(),
             inspection: None,
-            pauses: Pauses::default(),
+            pauses: Pauses::new(FIRST_PAUSE, LONGEST_PAUSE),
             fenced: CancellationToken::new(),
             members: None,
             link: None,
@@ -331,7 +332,7 @@ impl Runner {
         if *self.engine.phase() != Phase::Connecting || pair != self.engine.pair() {
             return Vec::new();
         }
-        self.pauses = Pauses::default();
+        self.pauses.begin_anew();
         let disk = ReconnectingDisk::start(options, Some(first));
         let document = self.engine.document();
         let mut path = disk.state();
@@ -396,7 +397,7 @@ impl Runner {
         let event = path_event(&path);
         let is_new = self.wire.took(path.clone());
         if is_new {
-            self.pauses = Pauses::default();
+            self.pauses.begin_anew();
             if let Some(slice) = self.slice() {
                 let (disk, local) = (slice.disk.clone(), path.local);
                 self.tasks.spawn(async move {
@@ -432,7 +433,7 @@ impl Runner {
             Ok(actions) => {
                 tracing::info!(%generation, "document taken");
                 // A new address deserves a try at once.
-                self.pauses = Pauses::default();
+                self.pauses.begin_anew();
                 self.waiting.push_back((generation, put.answer));
                 actions
             }
@@ -529,19 +530,5 @@ fn path_event(path: &PathState) -> Event {
             invalid_host: true, ..
         } => Event::PathRefused(reason()),
         _ => Event::PathLost(reason()),
-    }
-}
-
-/// Pauses between inspections that follow each other.
-#[derive(Default)]
-struct Pauses {
-    next: Duration,
-}
-
-impl Pauses {
-    fn next(&mut self) -> Duration {
-        let pause = self.next;
-        self.next = (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
-        pause
     }
 }

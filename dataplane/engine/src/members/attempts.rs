@@ -1,5 +1,6 @@
 //! Tries to reach a slice until it is reached, by the newest way there is.
 
+use crate::pauses::Pauses;
 use crate::way::Way;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,46 +25,24 @@ pub(super) async fn until<T, F>(
 where
     F: Future<Output = Option<T>>,
 {
-    let mut pauses = Pauses::default();
+    let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
-        let way = ways.borrow_and_update().get(&slice).cloned();
+        let (way, pause) = (ways.borrow_and_update().get(&slice).cloned(), pauses.next());
         let once = async {
+            sleep(pause).await;
             match way {
                 Some(way) => attempt(way).await,
                 // No slice of the volume any more.
                 None => std::future::pending().await,
             }
         };
-        let done = tokio::select! {
-            done = once => done,
-            Ok(()) = ways.changed() => {
-                pauses = Pauses::default();
-                continue;
-            }
-        };
-        if let Some(done) = done {
-            return done;
-        }
         tokio::select! {
-            () = pauses.next() => {}
-            Ok(()) = ways.changed() => pauses = Pauses::default(),
+            biased;
+            done = once => if let Some(done) = done {
+                return done;
+            },
+            Ok(()) = ways.changed() => pauses.begin_anew(),
         }
-    }
-}
-
-/// Between attempts that follow each other.
-struct Pauses(Duration);
-
-impl Default for Pauses {
-    fn default() -> Self {
-        Self(FIRST_PAUSE)
-    }
-}
-
-impl Pauses {
-    async fn next(&mut self) {
-        sleep(self.0).await;
-        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
     }
 }
 
