@@ -10,8 +10,9 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`namespace`] | the test thread's own network and mounts |
+//! | [`nodes`] | networks joined by routes, which can be cut |
 //! | [`process`] | a Weft process and its supervisor, killed by number |
-//! | [`setup`] | documents and processes of one drive, one engine, one initiator |
+//! | [`setup`] | documents and processes of a volume: drives, engines, an initiator |
 //! | [`host`] | a host that checks every byte it gets back |
 //! | [`files`] | the same through a file system |
 //! | [`faults`] | the fault matrix, one row a file |
@@ -25,6 +26,7 @@ pub mod files;
 pub mod host;
 pub mod loopdev;
 pub mod namespace;
+pub mod nodes;
 pub mod process;
 pub mod setup;
 pub mod usage;

@@ -9,10 +9,14 @@
 //! | 5 | `drive_killed.rs` |
 //! | 6 | `drive_stopped.rs`, `drive_silent.rs` |
 //! | 7 | `last_drive_lost.rs`, `last_member.rs` |
+//! | 10 | `drive_cut.rs` |
+//! | 11 | `answers_lost.rs` |
 //! | 17 | `member_corrupt.rs` |
 //! | 18 | `block_corrupt.rs` |
 
+mod answers_lost;
 mod block_corrupt;
+mod drive_cut;
 mod drive_killed;
 mod drive_silent;
 mod drive_stopped;
@@ -70,7 +74,7 @@ pub struct Finding {
 }
 
 /// All rows, in the order of the matrix.
-pub const ROWS: [Row; 10] = [
+pub const ROWS: &[Row] = &[
     engine_killed::ROW,
     engine_stopped::ROW,
     two_engines::ROW,
@@ -79,6 +83,8 @@ pub const ROWS: [Row; 10] = [
     drive_silent::ROW,
     last_drive_lost::ROW,
     last_member::ROW,
+    drive_cut::ROW,
+    answers_lost::ROW,
     member_corrupt::ROW,
     block_corrupt::ROW,
 ];
