@@ -16,6 +16,8 @@
 //! | [`host`] | a host that checks every byte it gets back |
 //! | [`files`] | the same through a file system |
 //! | [`faults`] | the fault matrix, one row a file |
+//! | [`fuse`] | a disk as a file, for a drive to have as its medium |
+//! | [`forgetful`] | a disk of which a flush fails once |
 //! | [`loopdev`] | loop devices with direct I/O |
 //! | [`wire`] | PDUs by hand, also wrong ones |
 //! | [`usage`] | what a process costs |
@@ -23,6 +25,8 @@
 
 pub mod faults;
 pub mod files;
+pub mod forgetful;
+pub mod fuse;
 pub mod host;
 pub mod loopdev;
 pub mod namespace;

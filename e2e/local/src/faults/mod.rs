@@ -13,6 +13,7 @@
 //! | 11 | `answers_lost.rs` |
 //! | 17 | `member_corrupt.rs` |
 //! | 18 | `block_corrupt.rs` |
+//! | 24 | `flush_fails.rs` |
 
 mod answers_lost;
 mod block_corrupt;
@@ -22,6 +23,7 @@ mod drive_silent;
 mod drive_stopped;
 mod engine_killed;
 mod engine_stopped;
+mod flush_fails;
 mod last_drive_lost;
 mod last_member;
 pub mod load;
@@ -87,6 +89,7 @@ pub const ROWS: &[Row] = &[
     answers_lost::ROW,
     member_corrupt::ROW,
     block_corrupt::ROW,
+    flush_fails::ROW,
 ];
 
 impl Row {
