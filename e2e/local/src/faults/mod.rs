@@ -9,6 +9,7 @@
 //! | 5 | `drive_killed.rs` |
 //! | 6 | `drive_stopped.rs`, `drive_silent.rs` |
 //! | 7 | `last_drive_lost.rs`, `last_member.rs` |
+//! | 8 | `two_members.rs`, `member_and_witness.rs` |
 //! | 10 | `drive_cut.rs` |
 //! | 11 | `answers_lost.rs` |
 //! | 17 | `member_corrupt.rs` |
@@ -27,9 +28,11 @@ mod flush_fails;
 mod last_drive_lost;
 mod last_member;
 pub mod load;
+mod member_and_witness;
 mod member_corrupt;
 pub mod mirrored;
 mod two_engines;
+mod two_members;
 
 pub use load::Load;
 
@@ -85,6 +88,9 @@ pub const ROWS: &[Row] = &[
     drive_silent::ROW,
     last_drive_lost::ROW,
     last_member::ROW,
+    two_members::ROW,
+    two_members::ALONE,
+    member_and_witness::ROW,
     drive_cut::ROW,
     answers_lost::ROW,
     member_corrupt::ROW,
