@@ -10,6 +10,7 @@
 //! | 6 | `drive_stopped.rs`, `drive_silent.rs` |
 //! | 7 | `last_drive_lost.rs`, `last_member.rs` |
 //! | 8 | `two_members.rs`, `member_and_witness.rs` |
+//! | 9 | `source_killed.rs` |
 //! | 10 | `drive_cut.rs` |
 //! | 11 | `answers_lost.rs` |
 //! | 17 | `member_corrupt.rs` |
@@ -31,6 +32,7 @@ pub mod load;
 mod member_and_witness;
 mod member_corrupt;
 pub mod mirrored;
+mod source_killed;
 mod two_engines;
 mod two_members;
 
@@ -91,6 +93,8 @@ pub const ROWS: &[Row] = &[
     two_members::ROW,
     two_members::ALONE,
     member_and_witness::ROW,
+    source_killed::ROW,
+    source_killed::ANOTHER,
     drive_cut::ROW,
     answers_lost::ROW,
     member_corrupt::ROW,
