@@ -16,6 +16,7 @@
 //! | 17 | `member_corrupt.rs` |
 //! | 18 | `block_corrupt.rs` |
 //! | 24 | `flush_fails.rs` |
+//! | 32 | `old_drive.rs` |
 
 mod answers_lost;
 mod block_corrupt;
@@ -32,6 +33,7 @@ pub mod load;
 mod member_and_witness;
 mod member_corrupt;
 pub mod mirrored;
+mod old_drive;
 mod source_killed;
 mod two_engines;
 mod two_members;
@@ -100,6 +102,7 @@ pub const ROWS: &[Row] = &[
     member_corrupt::ROW,
     block_corrupt::ROW,
     flush_fails::ROW,
+    old_drive::ROW,
 ];
 
 impl Row {
