@@ -13,6 +13,7 @@
 //! | 9 | `source_killed.rs` |
 //! | 10 | `drive_cut.rs` |
 //! | 11 | `answers_lost.rs` |
+//! | 12 | `minority.rs` |
 //! | 17 | `member_corrupt.rs` |
 //! | 18 | `block_corrupt.rs` |
 //! | 24 | `flush_fails.rs` |
@@ -32,6 +33,7 @@ mod last_member;
 pub mod load;
 mod member_and_witness;
 mod member_corrupt;
+mod minority;
 pub mod mirrored;
 mod old_drive;
 mod source_killed;
@@ -99,6 +101,7 @@ pub const ROWS: &[Row] = &[
     source_killed::ANOTHER,
     drive_cut::ROW,
     answers_lost::ROW,
+    minority::ROW,
     member_corrupt::ROW,
     block_corrupt::ROW,
     flush_fails::ROW,
