@@ -18,6 +18,8 @@
 //! | [`faults`] | the fault matrix, one row a file |
 //! | [`fuse`] | a disk as a file, for a drive to have as its medium |
 //! | [`forgetful`] | a disk of which a flush fails once |
+//! | [`relay`] | what is between an engine and its drives, if something is |
+//! | [`killpoint`] | the command at which an engine is killed |
 //! | [`loopdev`] | loop devices with direct I/O |
 //! | [`wire`] | PDUs by hand, also wrong ones |
 //! | [`usage`] | what a process costs |
@@ -28,10 +30,12 @@ pub mod files;
 pub mod forgetful;
 pub mod fuse;
 pub mod host;
+pub mod killpoint;
 pub mod loopdev;
 pub mod namespace;
 pub mod nodes;
 pub mod process;
+pub mod relay;
 pub mod setup;
 pub mod usage;
 pub mod wait;

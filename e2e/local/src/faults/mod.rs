@@ -4,6 +4,7 @@
 //! | row | file |
 //! | --- | --- |
 //! | 1 | `engine_killed.rs` |
+//! | 2 | `killpoints.rs` |
 //! | 3 | `engine_stopped.rs` |
 //! | 4 | `two_engines.rs` |
 //! | 5 | `drive_killed.rs` |
@@ -28,6 +29,7 @@ mod drive_stopped;
 mod engine_killed;
 mod engine_stopped;
 mod flush_fails;
+mod killpoints;
 mod last_drive_lost;
 mod last_member;
 pub mod load;
@@ -87,6 +89,7 @@ pub struct Finding {
 /// All rows, in the order of the matrix.
 pub const ROWS: &[Row] = &[
     engine_killed::ROW,
+    killpoints::ROW,
     engine_stopped::ROW,
     two_engines::ROW,
     drive_killed::ROW,
