@@ -10,11 +10,16 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`namespace`] | the test thread's own network and mounts |
+//! | [`nodes`] | networks joined by routes, which can be cut |
 //! | [`process`] | a Weft process and its supervisor, killed by number |
-//! | [`setup`] | documents and processes of one drive, one engine, one initiator |
+//! | [`setup`] | documents and processes of a volume: drives, engines, an initiator |
 //! | [`host`] | a host that checks every byte it gets back |
 //! | [`files`] | the same through a file system |
 //! | [`faults`] | the fault matrix, one row a file |
+//! | [`fuse`] | a disk as a file, for a drive to have as its medium |
+//! | [`forgetful`] | a disk of which a flush fails once |
+//! | [`relay`] | what is between an engine and its drives, if something is |
+//! | [`killpoint`] | the command at which an engine is killed |
 //! | [`loopdev`] | loop devices with direct I/O |
 //! | [`wire`] | PDUs by hand, also wrong ones |
 //! | [`usage`] | what a process costs |
@@ -22,10 +27,15 @@
 
 pub mod faults;
 pub mod files;
+pub mod forgetful;
+pub mod fuse;
 pub mod host;
+pub mod killpoint;
 pub mod loopdev;
 pub mod namespace;
+pub mod nodes;
 pub mod process;
+pub mod relay;
 pub mod setup;
 pub mod usage;
 pub mod wait;

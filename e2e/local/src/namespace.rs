@@ -3,11 +3,13 @@
 use rustix::mount::MountPropagationFlags;
 use rustix::thread::UnshareFlags;
 use std::process::Command;
-use std::sync::Once;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-/// How long one test executable may run, all its tests together.
+/// How long a test executable may run on after the last of its tests has begun.
 const LONGEST: Duration = Duration::from_secs(600);
+/// When that was, once there was one.
+static BEGAN: Mutex<Option<Instant>> = Mutex::new(None);
 
 /// Gives the calling thread, and every process it starts, a network of its own with nothing but
 /// loopback, and mounts of its own that nobody else sees. Both go when the last user goes.
@@ -39,13 +41,17 @@ pub fn enter() {
 /// deadline one by one. So the whole test executable has one, and everything it started dies
 /// with it.
 fn watch_the_clock() {
-    static WATCH: Once = Once::new();
-    WATCH.call_once(|| {
-        std::thread::spawn(|| {
-            std::thread::sleep(LONGEST);
-            eprintln!("these tests hang: {LONGEST:?} are over, giving up");
-            std::process::abort();
-        });
+    let began = || BEGAN.lock().unwrap_or_else(PoisonError::into_inner);
+    if began().replace(Instant::now()).is_some() {
+        return;
+    }
+    std::thread::spawn(move || {
+        let left = || LONGEST.saturating_sub(began().map_or(LONGEST, |began| began.elapsed()));
+        while !left().is_zero() {
+            std::thread::sleep(left());
+        }
+        eprintln!("these tests hang: {LONGEST:?} are over, giving up");
+        std::process::abort();
     });
 }
 

@@ -1,5 +1,6 @@
 //! A Weft process: started, looked at, killed by number.
 
+use crate::nodes::Node;
 use crate::wait::until;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
@@ -58,6 +59,14 @@ impl Process {
     /// # Panics
     /// When it cannot be started.
     pub fn start(name: &'static str, role: Role, document: &Path) -> Self {
+        Self::start_on(None, name, role, document)
+    }
+
+    /// The same on a node.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_on(node: Option<&Node>, name: &'static str, role: Role, document: &Path) -> Self {
         let log = document.with_extension("log");
         let output = File::options()
             .create(true)
@@ -65,15 +74,11 @@ impl Process {
             .open(&log)
             .expect("a log file");
         let mut command = Command::new("setpriv");
-        command.args([
-            "--pdeathsig",
-            "KILL",
-            "unshare",
-            "--pid",
-            "--fork",
-            "--kill-child=KILL",
-            "--",
-        ]);
+        command.args(["--pdeathsig", "KILL"]);
+        if let Some(node) = node {
+            command.args(["nsenter", &format!("--net={}", node.namespace())]);
+        }
+        command.args(["unshare", "--pid", "--fork", "--kill-child=KILL", "--"]);
         command
             .arg(executable(name))
             .arg("--document")

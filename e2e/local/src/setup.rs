@@ -1,6 +1,7 @@
-//! One volume of one slice, or of two and a witness, each on a drive of its own, and whoever serves
-//! and uses them.
+//! One volume of one slice, or of several and witnesses, each on a drive of its own, and whoever
+//! serves and uses them.
 
+use crate::nodes::{self, Node};
 use crate::process::{Process, Role};
 use serde::Serialize;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,6 +24,8 @@ use weft_transport::initiator::ConnectOptions;
 pub const DRIVE_PORT: u16 = 4421;
 /// Port of the engine of term 1; the engine of term `n` has the port `n - 1` above it.
 pub const ENGINE_PORT: u16 = 4431;
+/// Port of the relay to the first drive; the others' follow.
+const RELAY_PORT: u16 = 4441;
 /// Bytes of the drive's file.
 pub const DRIVE_SIZE: u64 = 512 << 20;
 /// Bytes of a witness.
@@ -36,6 +39,8 @@ pub struct Setup {
     master: Key,
     cluster: ClusterUid,
     places: Vec<Place>,
+    nodes: Option<Nodes>,
+    is_relayed: bool,
     lineage: Uuid,
     /// The volume.
     pub volume: VolumeUid,
@@ -47,6 +52,8 @@ struct Place {
     slice: SliceUid,
     /// Bytes of the slice.
     size: u64,
+    /// Where the drive's bytes are, if not in the test's own directory.
+    medium: Option<PathBuf>,
 }
 
 impl Place {
@@ -55,8 +62,19 @@ impl Place {
             drive: DriveUid::random(),
             slice: SliceUid::random(),
             size,
+            medium: None,
         }
     }
+
+    fn is_witness(&self) -> bool {
+        self.size == WITNESS_SIZE
+    }
+}
+
+/// A node for each drive, and one for the engine of each term.
+struct Nodes {
+    drives: Vec<Node>,
+    engines: Vec<Node>,
 }
 
 /// Which of a volume's drives.
@@ -89,15 +107,60 @@ impl Setup {
         Self::of(sizes.map(Place::new).into())
     }
 
+    /// So many drives with the data, and then so many with a witness.
+    pub fn with(members: usize, witnesses: usize) -> Self {
+        let sizes = [vec![VOLUME_SIZE; members], vec![WITNESS_SIZE; witnesses]];
+        Self::of(sizes.concat().into_iter().map(Place::new).collect())
+    }
+
     fn of(places: Vec<Place>) -> Self {
         Self {
             directory: tempfile::tempdir().expect("a temporary directory"),
             master: Key::random(),
             cluster: ClusterUid::random(),
             places,
+            nodes: None,
+            is_relayed: false,
             lineage: Uuid::new_v4(),
             volume: VolumeUid::random(),
         }
+    }
+
+    /// The same with a node for each drive and each of two engines. Hosts are on their router.
+    pub fn on_nodes(self) -> Self {
+        let drives = self.places.len();
+        let mut all = nodes::join(u8::try_from(drives + 2).unwrap_or(u8::MAX));
+        let engines = all.split_off(drives);
+        let nodes = Some(Nodes {
+            drives: all,
+            engines,
+        });
+        Self { nodes, ..self }
+    }
+
+    /// The same with a relay between engines and drives, which is not there yet.
+    pub fn relayed(self) -> Self {
+        Self {
+            is_relayed: true,
+            ..self
+        }
+    }
+
+    /// The same with the bytes of one of the drives in this file.
+    pub fn kept_in(mut self, nth: Nth, medium: PathBuf) -> Self {
+        self.places[usize::from(nth.0)].medium = Some(medium);
+        self
+    }
+
+    /// Where one of the drives is.
+    pub fn node(&self, nth: Nth) -> Option<&Node> {
+        self.nodes.as_ref()?.drives.get(usize::from(nth.0))
+    }
+
+    /// Where the engine of a term is.
+    pub fn engine_node(&self, term: u64) -> Option<&Node> {
+        let nth = usize::try_from(term).ok()?.checked_sub(1)?;
+        self.nodes.as_ref()?.engines.get(nth)
     }
 
     /// A path in the test's own directory.
@@ -108,6 +171,16 @@ impl Setup {
     /// Document of the first drive.
     pub fn drive_document(&self) -> DriveDocument {
         self.document_of(Nth(0))
+    }
+
+    /// How many drives there are.
+    pub fn drives(&self) -> u16 {
+        u16::try_from(self.places.len()).unwrap_or(u16::MAX)
+    }
+
+    /// The slice on one of them.
+    pub fn slice(&self, nth: Nth) -> SliceUid {
+        self.place(nth).slice
     }
 
     fn place(&self, nth: Nth) -> &Place {
@@ -173,16 +246,22 @@ impl Setup {
                 slice: place.slice,
                 drive: place.drive,
                 drive_name: format!("d{nth}"),
-                address: loopback(DRIVE_PORT + nth),
+                address: if self.is_relayed {
+                    self.relay_of(Nth(nth))
+                } else {
+                    self.address_of(Nth(nth))
+                },
                 key: self.master.drive(place.drive).slice(place.slice, term),
             }
         };
+        let all = (0u16..).zip(&self.places);
+        let (witnesses, members): (Vec<_>, Vec<_>) = all.partition(|(_, place)| place.is_witness());
         match self.places.len() {
             1 => Stack::Slice(member(0)),
             _ => Stack::Mirror(Mirror {
-                members: vec![member(0), member(1)],
+                members: members.into_iter().map(|(nth, _)| member(nth)).collect(),
                 joining: Vec::new(),
-                witnesses: vec![member(2)],
+                witnesses: witnesses.into_iter().map(|(nth, _)| member(nth)).collect(),
                 // Only the first engine ever may take empty slices for a new volume.
                 formed: term > Term(1),
                 lineage: self.lineage,
@@ -193,7 +272,8 @@ impl Setup {
 
     /// Where the first drive's bytes are, or another's.
     pub fn medium(&self, nth: Nth) -> PathBuf {
-        self.path(&format!("drive-{}.img", nth.0))
+        let own = || self.path(&format!("drive-{}.img", nth.0));
+        self.place(nth).medium.clone().unwrap_or_else(own)
     }
 
     /// Document of the initiator, which begins with the engine of a term.
@@ -215,12 +295,23 @@ impl Setup {
 
     /// Where the engine of a term listens.
     pub fn engine_address(&self, term: u64) -> SocketAddr {
-        loopback(u16::try_from(u64::from(ENGINE_PORT) + term - 1).unwrap_or(ENGINE_PORT))
+        let port = u16::try_from(u64::from(ENGINE_PORT) + term - 1).unwrap_or(ENGINE_PORT);
+        at(self.engine_node(term), port)
     }
 
-    /// Where the drive listens.
+    /// Where the first drive listens.
     pub fn drive_address(&self) -> SocketAddr {
-        loopback(DRIVE_PORT)
+        self.address_of(Nth(0))
+    }
+
+    /// Where one of the drives listens.
+    pub fn address_of(&self, nth: Nth) -> SocketAddr {
+        at(self.node(nth), DRIVE_PORT + nth.0)
+    }
+
+    /// Where a relay listens for it.
+    pub fn relay_of(&self, nth: Nth) -> SocketAddr {
+        at(None, RELAY_PORT + nth.0)
     }
 
     /// Name of the only host.
@@ -268,19 +359,19 @@ impl Setup {
     pub fn start_nth(&self, nth: Nth, role: Role) -> Process {
         let document = self.document_of(nth);
         let document = self.write(&format!("drive-{}.json", nth.0), &document);
-        Process::start("weft-drive", role, &document)
+        Process::start_on(self.node(nth), "weft-drive", role, &document)
     }
 
     /// Starts all drives.
     pub fn start_drives(&self, role: Role) -> Vec<Process> {
-        let all = (0..self.places.len()).filter_map(|nth| u16::try_from(nth).ok());
-        all.map(|nth| self.start_nth(Nth(nth), role)).collect()
+        let all = (0..self.drives()).map(Nth);
+        all.map(|nth| self.start_nth(nth, role)).collect()
     }
 
     /// Starts the engine of a term.
     pub fn start_engine(&self, term: u64, role: Role) -> Process {
         let document = self.write(&format!("engine-{term}.json"), &self.engine_document(term));
-        Process::start("weft-engine", role, &document)
+        Process::start_on(self.engine_node(term), "weft-engine", role, &document)
     }
 
     /// Starts the initiator.
@@ -305,6 +396,7 @@ fn write_document(path: &Path, document: &impl Serialize) {
     std::fs::write(path, text).expect("room for a document");
 }
 
-fn loopback(port: u16) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+fn at(node: Option<&Node>, port: u16) -> SocketAddr {
+    let address = node.map_or(Ipv4Addr::LOCALHOST, Node::address);
+    SocketAddr::from((address, port))
 }

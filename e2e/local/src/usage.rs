@@ -74,6 +74,14 @@ impl Usage {
     }
 }
 
+/// Bytes that a process has had written to media so far.
+pub fn written(pid: Pid) -> anyhow::Result<u64> {
+    number(
+        &format!("/proc/{}/io", pid.as_raw_nonzero()),
+        "write_bytes:",
+    )
+}
+
 fn number(path: &str, key: &str) -> anyhow::Result<u64> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix(key));

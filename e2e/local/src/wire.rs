@@ -57,6 +57,9 @@ pub fn pdu(kind: u8, flags: u8, hlen: u8, pdo: u8, plen: u32, rest: &[u8]) -> Ve
     bytes
 }
 
+/// Bytes of an ICResp (section 3.6.2.3).
+pub const ICRESP: u8 = 128;
+
 /// A right ICReq (section 3.6.2.2): version 0, no digests, one R2T at a time.
 pub fn icreq() -> Vec<u8> {
     pdu(0x00, 0, 128, 0, 128, &[0; 120])

@@ -9,21 +9,15 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tempfile::TempDir;
-use uuid::Uuid;
-use weft_block::{Disk, ErrorKind, Fault, FaultDisk, MemoryDisk, Operation};
+use weft_block::{ErrorKind, Fault, FaultDisk, MemoryDisk, Operation};
 use weft_e2e_local::files::{self, FileSystem};
+use weft_e2e_local::fuse::WorkerThread;
 use weft_e2e_local::loopdev::LoopDevice;
 use weft_e2e_local::namespace;
 use weft_e2e_local::wait::{DEADLINE, until};
-use weft_initiator::fuse::channel::Channel;
 use weft_initiator::fuse::handshake;
-use weft_initiator::kept::{Keeper, Kept};
-use weft_initiator::path::Path;
-use weft_initiator::volume::Volume;
-use weft_initiator::worker::Worker;
-use weft_spec::ids::{Term, VolumeUid};
+use weft_spec::ids::Term;
 use weft_spec::initiator::{InitiatorStatus, VolumePath};
-use weft_transport::initiator::{ConnectOptions, ReconnectingDisk};
 
 const SIZE: u64 = 16 << 20;
 
@@ -84,58 +78,6 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         // Before the temporary directory is removed: it must not be emptied through FUSE.
         let _ = handshake::detach(self.directory.path());
-    }
-}
-
-struct WorkerThread {
-    stop: Option<tokio::sync::oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl WorkerThread {
-    fn start(device: OwnedFd, disk: Arc<dyn Disk>, size: u64) -> Self {
-        let (stop, stopped) = tokio::sync::oneshot::channel();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async move {
-                let here = VolumePath {
-                    term: Term(3),
-                    address: ([127, 0, 0, 1], 9).into(),
-                };
-                let options =
-                    ConnectOptions::new(here.address, "nqn.test", "nqn.host", Uuid::nil());
-                let remote = ReconnectingDisk::start(options, None);
-                let volume = Arc::new(Volume::new(disk, size));
-                let keeper = Keeper::create().unwrap();
-                let kept = Kept { path: here, size };
-                let uid = VolumeUid::random();
-                let path = Arc::new(Path::new(kept, keeper, remote, volume.clone(), uid));
-                let channel = Channel::new(device).unwrap();
-                channel.resend().unwrap();
-                tokio::select! {
-                    _ = Worker::new(channel, volume, path).serve() => {}
-                    _ = stopped => {}
-                }
-            });
-        });
-        Self {
-            stop: Some(stop),
-            thread: Some(thread),
-        }
-    }
-}
-
-impl Drop for WorkerThread {
-    fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
-        }
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use weft_transport::initiator::ReconnectingDisk;
+use weft_verify::block::Writer;
 use weft_verify::history::Beginning;
 use weft_verify::{History, Report, VolumeMark, Workload};
 
@@ -37,14 +38,39 @@ struct Meter {
 impl Load {
     /// Attaches to the engine of a term and begins.
     pub async fn start(setup: &Setup, term: u64) -> Self {
-        let disk = attach(setup.host_options(term)).await;
+        Self::over(setup, term, BLOCKS).await
+    }
+
+    /// The same with so many blocks in use.
+    pub async fn over(setup: &Setup, term: u64, blocks: u64) -> Self {
         let history = History::new(VolumeMark(setup.volume.0), Beginning::Zeros);
-        let (history, meter) = (Arc::new(Mutex::new(history)), Arc::new(Meter::default()));
+        let workload = Workload::new(1, blocks, u64::MAX);
+        Self::judged_by(Arc::new(Mutex::new(history)), setup, term, workload).await
+    }
+
+    /// Another host that uses the same blocks at the engine of another term, judged by the same
+    /// history.
+    pub async fn beside(&self, setup: &Setup, term: u64) -> Self {
+        let workload = Workload {
+            seed: 2,
+            writer: Writer(2),
+            ..self.workload
+        };
+        Self::judged_by(self.history.clone(), setup, term, workload).await
+    }
+
+    async fn judged_by(
+        history: Arc<Mutex<History>>,
+        setup: &Setup,
+        term: u64,
+        workload: Workload,
+    ) -> Self {
+        let disk = attach(setup.host_options(term)).await;
+        let meter = Arc::new(Meter::default());
         let requests = {
             let (disk, history, meter) = (disk.clone(), history.clone(), meter.clone());
             tokio::spawn(async move {
                 let mut last = Instant::now();
-                let workload = Workload::new(1, BLOCKS, u64::MAX);
                 let answered = |report: &Report| {
                     let gap = last.elapsed();
                     last = Instant::now();
@@ -56,7 +82,7 @@ impl Load {
         Self {
             disk,
             history,
-            workload: Workload::new(1, BLOCKS, u64::MAX),
+            workload,
             meter,
             requests,
         }

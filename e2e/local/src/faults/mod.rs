@@ -4,26 +4,43 @@
 //! | row | file |
 //! | --- | --- |
 //! | 1 | `engine_killed.rs` |
+//! | 2 | `killpoints.rs` |
 //! | 3 | `engine_stopped.rs` |
 //! | 4 | `two_engines.rs` |
 //! | 5 | `drive_killed.rs` |
 //! | 6 | `drive_stopped.rs`, `drive_silent.rs` |
 //! | 7 | `last_drive_lost.rs`, `last_member.rs` |
+//! | 8 | `two_members.rs`, `member_and_witness.rs` |
+//! | 9 | `source_killed.rs` |
+//! | 10 | `drive_cut.rs` |
+//! | 11 | `answers_lost.rs` |
+//! | 12 | `minority.rs` |
 //! | 17 | `member_corrupt.rs` |
 //! | 18 | `block_corrupt.rs` |
+//! | 24 | `flush_fails.rs` |
+//! | 32 | `old_drive.rs` |
 
+mod answers_lost;
 mod block_corrupt;
+mod drive_cut;
 mod drive_killed;
 mod drive_silent;
 mod drive_stopped;
 mod engine_killed;
 mod engine_stopped;
+mod flush_fails;
+mod killpoints;
 mod last_drive_lost;
 mod last_member;
 pub mod load;
+mod member_and_witness;
 mod member_corrupt;
+mod minority;
 pub mod mirrored;
+mod old_drive;
+mod source_killed;
 mod two_engines;
+mod two_members;
 
 pub use load::Load;
 
@@ -70,8 +87,9 @@ pub struct Finding {
 }
 
 /// All rows, in the order of the matrix.
-pub const ROWS: [Row; 10] = [
+pub const ROWS: &[Row] = &[
     engine_killed::ROW,
+    killpoints::ROW,
     engine_stopped::ROW,
     two_engines::ROW,
     drive_killed::ROW,
@@ -79,8 +97,18 @@ pub const ROWS: [Row; 10] = [
     drive_silent::ROW,
     last_drive_lost::ROW,
     last_member::ROW,
+    two_members::ROW,
+    two_members::ALONE,
+    member_and_witness::ROW,
+    source_killed::ROW,
+    source_killed::ANOTHER,
+    drive_cut::ROW,
+    answers_lost::ROW,
+    minority::ROW,
     member_corrupt::ROW,
     block_corrupt::ROW,
+    flush_fails::ROW,
+    old_drive::ROW,
 ];
 
 impl Row {
