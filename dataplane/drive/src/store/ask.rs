@@ -7,6 +7,8 @@ use super::tables::{ChunkIndex, ChunkNumber};
 use super::{Slice, Store};
 use crate::superblock::CHUNK;
 use bytes::BytesMut;
+use futures::StreamExt;
+use futures::stream::iter;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use weft_block::{DiskError, ErrorKind};
@@ -16,7 +18,9 @@ use weft_spec::ids::FencePair;
 /// Most bytes hashed by one question.
 pub const MOST_HASHED: u64 = 4 << 20;
 /// Bytes read at a time for a hash.
-const HASH_STEP: u64 = 256 << 10;
+const HASH_STEP: u64 = 64 << 10;
+/// Reads of them under way at once.
+const HASH_READS: usize = 4;
 
 /// Chunks of a slice that changed since a config.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -176,15 +180,18 @@ impl Store {
             let context = format!("a hash of {length} bytes; at most {MOST_HASHED} are hashed");
             return Err(DiskError::new(ErrorKind::OutOfRange, context));
         }
+        let reads = (0..length)
+            .step_by(HASH_STEP as usize)
+            .map(|done| async move {
+                let mut bytes = BytesMut::zeroed((length - done).min(HASH_STEP) as usize);
+                let from = offset.saturating_add(done);
+                self.read(slice, from, &mut bytes, ()).await?;
+                Ok::<_, DiskError>(bytes)
+            });
         let mut hasher = blake3::Hasher::new();
-        let mut done = 0;
-        while done < length {
-            let step = (length - done).min(HASH_STEP);
-            let mut bytes = BytesMut::zeroed(step as usize);
-            self.read(slice, offset.saturating_add(done), &mut bytes, ())
-                .await?;
-            hasher.update(&bytes);
-            done += step;
+        let mut reads = iter(reads).buffered(HASH_READS);
+        while let Some(bytes) = reads.next().await {
+            hasher.update(&bytes?);
         }
         let mut short = [0; 16];
         let whole = hasher.finalize();

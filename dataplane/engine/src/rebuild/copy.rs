@@ -5,6 +5,7 @@ use super::run::{Rebuild, RebuildError};
 use super::slice::{RangeHash, Region};
 use crate::layers::mirror::{Kept, Span, Spans, runs};
 use bytes::Bytes;
+use futures::stream::{StreamExt, TryStreamExt, iter};
 use std::sync::atomic::Ordering::Relaxed;
 use tokio::time::{Instant, sleep};
 use weft_block::DiskError;
@@ -12,6 +13,8 @@ use weft_block::DiskError;
 /// How often a piece is copied before its target is given up: a second time for what went wrong on
 /// the way.
 const ATTEMPTS: u32 = 2;
+/// Parts of a piece that are under way at once: together they are no more than the piece.
+const PARTS: usize = 4;
 
 /// A region of the target, and what of it is to be copied.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,12 +40,11 @@ impl Rebuild {
         let kept = self.mirror.keep(piece.span).await;
         let mut differs = None;
         for _ in 0..ATTEMPTS {
-            for part in piece.todo.iter() {
-                self.copy_part(&kept, part).await?;
-            }
+            let parts = piece.todo.iter().map(|part| self.copy_part(&kept, part));
+            let copied: Vec<_> = iter(parts).buffered(PARTS).try_collect().await?;
             let flushed = self.options.disk.flush().await;
             flushed.map_err(RebuildError::Target)?;
-            differs = self.first_that_differs(&piece.todo).await?;
+            differs = self.first_that_differs(&copied).await?;
             if differs.is_none() {
                 break;
             }
@@ -55,7 +57,8 @@ impl Rebuild {
         told.map_err(RebuildError::Target)
     }
 
-    async fn copy_part(&self, kept: &Kept, part: Span) -> Result<(), RebuildError> {
+    /// With the hash of what the source gave, which its drive has compared with its checksums.
+    async fn copy_part(&self, kept: &Kept, part: Span) -> Result<(Span, RangeHash), RebuildError> {
         let contents = self.mirror.read_kept(kept, part).await;
         if !contents.missing.is_empty() {
             return Err(RebuildError::Unreadable(contents.missing));
@@ -72,7 +75,7 @@ impl Rebuild {
             };
             done.map_err(RebuildError::Target)?;
         }
-        Ok(())
+        Ok((part, RangeHash::of(&contents.bytes)))
     }
 
     /// Makes a run read as zeros, and free where it is whole chunks. Its drive stamps what has no chunk
@@ -87,19 +90,17 @@ impl Rebuild {
         self.mirror.copy_kept(kept, target, part, data).await
     }
 
-    /// Compares what both drives read now.
-    async fn first_that_differs(&self, spans: &Spans) -> Result<Option<Span>, RebuildError> {
-        for part in spans.iter() {
-            let (wanted, found) =
-                tokio::join!(self.source_hash(part), self.options.asked.hash(part));
-            if wanted? != found.map_err(RebuildError::Target)? {
-                return Ok(Some(part));
+    /// Compares what the target's drive reads now, from its medium, with what it was given.
+    async fn first_that_differs(
+        &self,
+        copied: &[(Span, RangeHash)],
+    ) -> Result<Option<Span>, RebuildError> {
+        for (part, wanted) in copied {
+            let found = self.options.asked.hash(*part).await;
+            if found.map_err(RebuildError::Target)? != *wanted {
+                return Ok(Some(*part));
             }
         }
         Ok(None)
-    }
-
-    async fn source_hash(&self, part: Span) -> Result<RangeHash, RebuildError> {
-        self.ask_source(|slice| slice.hash(part)).await
     }
 }

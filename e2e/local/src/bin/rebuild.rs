@@ -33,16 +33,26 @@ const BEFORE: usize = 20_000;
 const TARGET: Nth = Nth(1);
 const BEGINS: &str = "brings a slice up to date";
 
+/// Of all figures, or of those that are named: `dense`, `sparse`, `interrupted`, `foreground`.
 fn main() -> Result<()> {
+    let named: Vec<String> = std::env::args().skip(1).collect();
+    let is_asked = |name: &str| named.is_empty() || named.iter().any(|asked| asked == name);
     namespace::enter();
     namespace::runtime().block_on(async {
-        let (dense, per_byte) = dense().await?;
-        let figures = [
-            dense,
-            sparse(per_byte).await?,
-            interrupted().await?,
-            foreground().await?,
-        ];
+        let mut figures = Vec::new();
+        if is_asked("dense") || is_asked("sparse") {
+            let (dense, per_byte) = dense().await?;
+            figures.push(dense);
+            if is_asked("sparse") {
+                figures.push(sparse(per_byte).await?);
+            }
+        }
+        if is_asked("interrupted") {
+            figures.push(interrupted().await?);
+        }
+        if is_asked("foreground") {
+            figures.push(foreground().await?);
+        }
         std::fs::create_dir_all("target/report")?;
         let text = serde_json::to_string_pretty(&figures)?;
         std::fs::write("target/report/rebuild.json", text)?;
