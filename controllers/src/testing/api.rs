@@ -175,7 +175,7 @@ impl State {
                 }
                 Ok(self.store(collection, &name, body))
             }
-            ("DELETE", Some(name)) => self.delete(collection, name),
+            ("DELETE", Some(name)) => self.delete(collection, name, &body),
             (_, Some(name)) => {
                 let old = match self.get(collection, name) {
                     Ok(old) => old.clone(),
@@ -219,14 +219,20 @@ impl State {
         object
     }
 
-    fn delete(&mut self, collection: &str, name: &str) -> Answer {
+    fn delete(&mut self, collection: &str, name: &str, options: &Value) -> Answer {
         let mut object = self.get(collection, name)?.clone();
         let meta = object["metadata"].as_object_mut().unwrap();
         meta.entry("deletionTimestamp")
             .or_insert_with(|| json!("2026-01-01T00:00:00Z"));
         if collection.ends_with("/pods") {
-            // Pods end when their kubelet says so.
-            meta.insert("finalizers".into(), json!(["test/kubelet"]));
+            // Pods end when their kubelet says so, or when nobody shall wait for it.
+            let forced = options["gracePeriodSeconds"] == 0;
+            let kubelet = if forced {
+                json!([])
+            } else {
+                json!(["test/kubelet"])
+            };
+            meta.insert("finalizers".into(), kubelet);
         }
         Ok(self.store(collection, name, object))
     }

@@ -3,6 +3,7 @@
 //! dies after any single write ([`sweep`]).
 
 pub mod api;
+mod gone;
 mod sweep;
 mod world;
 
