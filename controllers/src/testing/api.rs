@@ -148,7 +148,8 @@ impl State {
                 .iter()
                 .all(|(k, v)| object["metadata"]["labels"][k] == **v)
                 && fields.iter().all(|(k, v)| {
-                    object.pointer(&format!("/{}", k.replace('.', "/"))) == Some(&json!(v))
+                    let found = object.pointer(&format!("/{}", k.replace('.', "/")));
+                    found.is_some_and(|found| *found == **v || (*found == true && v == "true"))
                 })
         };
         let items: Vec<&Value> = self
