@@ -51,7 +51,7 @@ pub async fn settle(world: &mut World, operators: &mut [Operator]) {
     let volumes = world.all(VOLUMES);
     let parts = |volume: &Value| parts::wanted(&serde_json::from_value(volume.clone()).unwrap());
     let moves = |volume: &Value| volume["spec"]["evict"].as_array().map_or(0, Vec::len);
-    let slices = |volume: &Value| parts(volume).len() + moves(volume);
+    let slices = |volume: &Value| parts(volume).len() + moves(volume) + recomposed(volume);
     let wanted: usize = volumes.iter().map(slices).sum();
     let (mut failed, mut unchanged) = (None, 0);
     for _ in 0..ROUNDS {
@@ -85,6 +85,14 @@ pub async fn settle(world: &mut World, operators: &mut [Operator]) {
         "it does not settle: {failed:?} {:#?}",
         world.api.state().log
     );
+}
+
+/// What comes is there before what leaves has gone: one more while the number of copies changes.
+fn recomposed(volume: &Value) -> usize {
+    let members = volume["status"]["members"].as_array();
+    let data = members.map(|all| all.iter().filter(|m| m["role"] != "Witness").count());
+    let wanted = volume["spec"]["replicas"].as_u64();
+    usize::from(data.is_some_and(|data| Some(data as u64) != wanted))
 }
 
 /// No engine has anything to say that was not written down: the swap after a push is a round away.
@@ -227,6 +235,52 @@ async fn an_operator_that_dies_after_any_write_leaves_no_duplicate_and_no_leak()
 #[tokio::test]
 async fn the_same_holds_of_a_mirror_of_two_and_its_witness() {
     sweep(2, 3).await;
+}
+
+/// A volume of two copies gets a third and loses it again, while it serves.
+async fn third_copy(world: &mut World, operators: &mut [Operator]) {
+    let spec = json!({"pool": "fast", "size": "1Gi", "replicas": 2, "onNoData": "Pause"});
+    world.put(VOLUMES, json!({"metadata": {"name": "db"}, "spec": spec}));
+    settle(world, operators).await;
+    let term = one(world, VOLUMES)["status"]["term"].clone();
+    let shape = |volume: &Value| -> Vec<String> {
+        let members = volume["status"]["members"].as_array().unwrap();
+        let role = |m: &Value| m["role"].as_str().unwrap().to_owned();
+        members.iter().map(role).collect()
+    };
+    for (replicas, wanted) in [
+        (3, ["Data", "Data", "Data"]),
+        (2, ["Data", "Data", "Witness"]),
+    ] {
+        world.set(VOLUMES, "db", "replicas", json!(replicas));
+        settle(world, operators).await;
+        let volume = one(world, VOLUMES);
+        assert_eq!(shape(&volume), wanted, "{volume:#}");
+        assert_eq!(
+            volume["status"]["replicas"],
+            format!("{replicas}/{replicas}")
+        );
+        assert_eq!(volume["status"]["term"], term, "no other engine for it");
+        assert_eq!(
+            (world.slices_at_drives(), world.names(SLICES).len()),
+            (3, 3)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_third_copy_comes_and_goes_whatever_write_the_operator_dies_after() {
+    for write in 1..GREATEST {
+        let mut world = World::new().await;
+        let mut operators = [Operator::start(&world)];
+        world.api.state().silent_after = Some(write);
+        third_copy(&mut world, &mut operators).await;
+        if world.api.state().silent_after.is_some() {
+            assert!(write > 20, "it makes more writes than {write}");
+            return;
+        }
+    }
+    panic!("it makes more than {GREATEST} writes");
 }
 
 /// A volume of two copies, one of which goes to another drive.
