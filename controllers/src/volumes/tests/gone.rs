@@ -24,10 +24,12 @@ fn lost(mut o: Observed, word: &Trouble) -> Observed {
 fn the_engine_is_replaced_elsewhere_at_once_and_its_pod_forgotten() {
     for word in WORDS {
         // Also where the only copy is on that node: the word is a person's, and silence is not.
-        for o in [serving(), mirrored()] {
-            let pass = pass(&lost(o, &word));
+        for (o, node) in [(serving(), "n1"), (mirrored(), "n2")] {
+            let mut o = lost(o, &word);
+            o.pods[0].node = node.into();
+            let pass = pass(&o);
             let starts = Step::StartEngine {
-                away_from: Some("n2".into()),
+                away_from: Some(node.into()),
             };
             assert_eq!((pass.status.term, &pass.steps[0]), (4, &starts), "{word}");
             assert!(pass.steps.contains(&forgets(3)), "{:?}", pass.steps);
