@@ -109,7 +109,7 @@ impl<'a> Writer<'a> {
     }
 
     async fn step(&self, o: &Observed, step: &Step) -> Result<(), Error> {
-        let settings = &self.context.settings;
+        let (settings, gracious) = (&self.context.settings, DeleteParams::background());
         match step {
             Step::WriteSecret(host) => {
                 let master = &self.context.keys.master;
@@ -123,18 +123,20 @@ impl<'a> Writer<'a> {
                     .await
                     .map(drop)
             }
-            Step::DeletePod(name) => remove(&self.pods, name).await,
-            Step::DeleteBudget(name) => remove(&self.budgets, name).await,
-            Step::DeleteSecret(name) => remove(&self.secrets, name).await,
+            Step::DeletePod(name) => remove(&self.pods, name, &gracious).await,
+            // A name is used for one generation, so this is the pod that was read.
+            Step::ForgetPod(name) => remove(&self.pods, name, &gracious.grace_period(0)).await,
+            Step::DeleteBudget(name) => remove(&self.budgets, name, &gracious).await,
+            Step::DeleteSecret(name) => remove(&self.secrets, name, &gracious).await,
         }
     }
 }
 
-async fn remove<K>(api: &Api<K>, name: &str) -> Result<(), Error>
+async fn remove<K>(api: &Api<K>, name: &str, params: &DeleteParams) -> Result<(), Error>
 where
     K: Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
 {
-    match api.delete(name, &DeleteParams::background()).await {
+    match api.delete(name, params).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         Err(error) => Err(error).doing(|| format!("delete {} {name}", K::kind(&()))),

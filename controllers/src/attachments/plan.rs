@@ -7,6 +7,7 @@
 //! | not in `Volume.status.hosts` | swap it in, with a generation of its own |
 //! | the engine has made a document with it durable | Secret, then Admitted in the status, then the initiator's pod |
 //! | another engine serves | the Secret's document and `status.address`, `status.term` follow |
+//! | its node gone by a person's word | the right is taken back as by a deletion; pod and Secret away; given anew when the node is back |
 //! | deleted, in `Volume.status.hosts` | swap it out |
 //! | deleted, the engine has made a document without it durable | it can write no more; once unstaged, pod and Secret away, finalizer off |
 
@@ -96,6 +97,8 @@ pub enum Step {
     CreatePod(String),
     /// Delete the initiator's pod.
     DeletePod(String),
+    /// Delete the initiator's pod without its kubelet, which is gone with the node.
+    ForgetPod(String),
     /// Delete the budget that goes with the pod.
     DeleteBudget(String),
     /// Delete the Secret.
@@ -129,6 +132,9 @@ pub fn plan(o: &Observed) -> Plan {
     }
     if !claimed {
         return Plan::Claim;
+    }
+    if nodes::is_gone(o.node.as_ref()) && has_right(o) {
+        return let_go(o);
     }
     let mut pass = Pass::of(o);
     if let Err(word) = pass.admit(o) {
@@ -193,6 +199,9 @@ impl Pass {
         }
         if o.node.is_none() {
             return Err(status::unknown_node(o));
+        }
+        if nodes::is_gone(o.node.as_ref()) {
+            return Err(status::out_of_service(o));
         }
         self.initiator(o)?;
         if !matches!(of_volume.phase, Phase::Ready | Phase::Degraded) {
@@ -275,25 +284,11 @@ impl Pass {
 
 fn detach(o: &Observed) -> Plan {
     let mut pass = Pass::of(o);
-    if let Some(volume) = &o.volume {
-        let mut of_volume = volume.status.clone().unwrap_or_default();
-        if own_host(o, &of_volume).is_some() {
-            let name = o.attachment.metadata.name.as_deref();
-            of_volume
-                .hosts
-                .retain(|h| Some(h.attachment.as_str()) != name);
-            of_volume.document_generation += 1;
-            pass.volume = Some(Box::new(of_volume));
-            status::revoking(o, &mut pass.status);
-            return Plan::Pass(Box::new(pass));
-        }
-        let named = pass.status.generation.is_some() || o.secret.is_some();
-        if named && !revoked(&of_volume) {
-            status::revoking(o, &mut pass.status);
-            return Plan::Pass(Box::new(pass));
-        }
+    if pass.revoke(o) {
+        return Plan::Pass(Box::new(pass));
     }
-    let reports = o.node.as_ref().is_some_and(nodes::is_ready);
+    let there = o.node.as_ref().filter(|node| !nodes::is_gone(Some(node)));
+    let reports = there.is_some_and(nodes::is_ready);
     let staged = pass.status.observed.as_ref().is_some_and(|o| o.staged);
     if staged && reports {
         status::staged(o, &mut pass.status);
@@ -302,16 +297,74 @@ fn detach(o: &Observed) -> Plan {
     pass.clean(o, reports)
 }
 
+/// Whether anything is left of a right that was given.
+fn has_right(o: &Observed) -> bool {
+    let status = o.attachment.status.as_ref();
+    let of_volume = o.volume.as_ref().and_then(|volume| volume.status.as_ref());
+    status.is_some_and(|status| status.generation.is_some())
+        || of_volume.is_some_and(|of_volume| own_host(o, of_volume).is_some())
+        || o.secret.is_some()
+        || o.pod.is_some()
+}
+
+/// The node is gone: what it holds shall keep nobody waiting. The Attachment stays for whoever made it.
+fn let_go(o: &Observed) -> Plan {
+    let mut pass = Pass::of(o);
+    if pass.revoke(o) {
+        return Plan::Pass(Box::new(pass));
+    }
+    pass.sweep(o);
+    if pass.after.is_empty() {
+        status::let_go(o, &mut pass.status);
+    } else {
+        status::cleaning(o, &mut pass.status);
+    }
+    Plan::Pass(Box::new(pass))
+}
+
 impl Pass {
-    fn clean(mut self, o: &Observed, node_reports: bool) -> Plan {
+    /// Takes the right back; false once no engine can honour it any more.
+    fn revoke(&mut self, o: &Observed) -> bool {
+        let Some(volume) = &o.volume else {
+            return false;
+        };
+        let mut of_volume = volume.status.clone().unwrap_or_default();
+        if own_host(o, &of_volume).is_some() {
+            let name = o.attachment.metadata.name.as_deref();
+            of_volume
+                .hosts
+                .retain(|h| Some(h.attachment.as_str()) != name);
+            of_volume.document_generation += 1;
+            self.volume = Some(Box::new(of_volume));
+            status::revoking(o, &mut self.status);
+            return true;
+        }
+        let named = self.status.generation.is_some() || o.secret.is_some();
+        if named && !revoked(&of_volume) {
+            status::revoking(o, &mut self.status);
+            return true;
+        }
+        false
+    }
+
+    /// What a right that was taken back has left.
+    fn sweep(&mut self, o: &Observed) {
+        let gone = nodes::is_gone(o.node.as_ref());
         // The budget goes first: a pass cut short in between finds the pod and does both again.
-        if let Some(pod) = o.pod.as_ref().filter(|pod| !pod.deleting) {
+        if let Some(pod) = o.pod.as_ref().filter(|pod| gone || !pod.deleting) {
             self.after.push(Step::DeleteBudget(pod.name.clone()));
-            self.after.push(Step::DeletePod(pod.name.clone()));
+            self.after.push(match gone {
+                true => Step::ForgetPod(pod.name.clone()),
+                false => Step::DeletePod(pod.name.clone()),
+            });
         }
         if let Some(secret) = &o.secret {
             self.after.push(Step::DeleteSecret(secret.name.clone()));
         }
+    }
+
+    fn clean(mut self, o: &Observed, node_reports: bool) -> Plan {
+        self.sweep(o);
         // A pod on a node that does not report is forgotten by the API server when the node is; what
         // it runs there can no longer write.
         let waits = o.pod.is_some() && node_reports;

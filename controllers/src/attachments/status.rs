@@ -78,6 +78,32 @@ pub fn unknown_node(o: &Observed) -> Word {
     }
 }
 
+/// A person has said that the node is gone.
+pub fn out_of_service(o: &Observed) -> Word {
+    let node = &o.attachment.spec.node;
+    Word {
+        reason: "NodeOutOfService",
+        message: format!(
+            "node {node} has the taint node.kubernetes.io/out-of-service: the host is admitted when the taint is taken \
+             off (kubectl taint nodes {node} node.kubernetes.io/out-of-service-), or delete this Attachment"
+        ),
+    }
+}
+
+/// The right of a node that is gone has been taken back, and nothing of it is left.
+pub fn let_go(o: &Observed, status: &mut AttachmentStatus) {
+    *status = AttachmentStatus {
+        observed: status.observed.take(),
+        conditions: std::mem::take(&mut status.conditions),
+        ..AttachmentStatus::default()
+    };
+    let word = match o.node {
+        None => unknown_node(o),
+        Some(_) => out_of_service(o),
+    };
+    say(o, status, word);
+}
+
 /// The volume goes away.
 pub fn volume_deleting(o: &Observed) -> Word {
     let volume = &o.attachment.spec.volume;

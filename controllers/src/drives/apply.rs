@@ -130,6 +130,11 @@ async fn perform(context: &Context, o: &Observed, uid: DriveUid, step: &Step) ->
             apply::create(&pods, &pod).await?;
         }
         Step::DeletePod => delete(&pods, o.pod.as_ref()).await?,
+        Step::ForgetPod => {
+            if let Some(pod) = &o.pod {
+                apply::forget(&pods, pod).await?;
+            }
+        }
         Step::DeleteSecret => delete(&secrets, o.secret.as_ref()).await?,
         Step::DeleteClaim => delete(&claims, o.claim.as_ref()).await?,
         Step::DeleteVolume => delete(&volumes, o.volume.as_ref()).await?,

@@ -18,6 +18,7 @@ use weft_spec::keys::Key;
 
 const DRIVES: &str = "/apis/weft.storage/v1alpha1/drives";
 const SLICES: &str = "/apis/weft.storage/v1alpha1/slices";
+const NODES: &str = "/api/v1/nodes";
 const PODS: &str = "/api/v1/namespaces/weft-drives/pods";
 const SECRETS: &str = "/api/v1/namespaces/weft-drives/secrets";
 const CLAIMS: &str = "/api/v1/namespaces/weft-drives/persistentvolumeclaims";
@@ -44,7 +45,7 @@ impl World {
         let context = operator(&api, &keys);
         let world = Self { api, keys, context };
         world.put(
-            "/api/v1/nodes",
+            NODES,
             json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"},
             "status": {"conditions": [{"type": "Ready", "status": "True"}]}}),
         );
@@ -77,8 +78,20 @@ impl World {
         }
     }
 
-    /// Pods run, and end when they are deleted.
+    /// A person says that the node is out of service, or takes that back.
+    fn taint(&self, is_gone: bool) {
+        let mut node = self.all(NODES)[0].clone();
+        let taint = json!([{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]);
+        node["spec"] = json!({"taints": if is_gone { taint } else { json!([]) }});
+        self.put(NODES, node);
+    }
+
+    /// Pods run, and end when they are deleted; not where the node is gone.
     fn kubelet(&self) {
+        let taints = self.all(NODES)[0]["spec"]["taints"].clone();
+        if taints.as_array().is_some_and(|taints| !taints.is_empty()) {
+            return;
+        }
         for mut pod in self.all(PODS) {
             if pod["metadata"].get("deletionTimestamp").is_some() {
                 pod["metadata"]["finalizers"] = json!([]);
@@ -118,6 +131,12 @@ impl World {
         self.settle().await;
         let made = [PODS, SECRETS, VOLUMES, CLAIMS].map(|kind| self.all(kind).len());
         assert_eq!(made, [1, 1, devices, devices]);
+        self.taint(true);
+        self.settle().await;
+        assert_eq!(self.all(PODS).len(), 0, "nobody is there to end it");
+        self.taint(false);
+        self.settle().await;
+        assert_eq!(self.all(PODS).len(), 1, "the node is back");
         let slice = json!({"apiVersion": "weft.storage/v1alpha1", "kind": "Slice", "metadata": {"name": "v-a"},
             "spec": {"uid": "s", "volume": "v", "volumeUid": "v", "drive": "d0", "driveUid": "d", "size": "1Gi"}});
         self.put(SLICES, slice);

@@ -9,12 +9,13 @@
 //! | drive that reports an older document | put the document to it, unless it has tried that one |
 //! | device, but no PersistentVolume or claim | make both |
 //! | no pod | make it; a pod that has ended is deleted first |
+//! | a pod, its node gone by a person's word | forget it: no kubelet is there to end it; made anew when the node is back |
 //! | deleted, slices left | wait, and say for whose |
 //! | deleted, no slices | pod, then Secret, claim and PersistentVolume, then the finalizer |
 
 use super::objects;
 use crate::shared::settings::Settings;
-use crate::shared::{finalizers, pods};
+use crate::shared::{finalizers, nodes, pods};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret};
 use std::path::{Component, Path};
@@ -86,6 +87,8 @@ pub enum Step {
     MakePod,
     /// Delete the pod.
     DeletePod,
+    /// Delete the pod without its kubelet, which is gone with the node.
+    ForgetPod,
     /// Delete the Secret.
     DeleteSecret,
     /// Delete the claim.
@@ -113,6 +116,9 @@ pub fn plan(o: &Observed, settings: &Settings) -> Plan {
     let missing_uid = o.drive.spec.uid.is_none();
     if missing_uid || !finalizers::has(&o.drive) {
         return Plan::Claim(missing_uid.then(DriveUid::random));
+    }
+    if o.pod.is_some() && nodes::is_gone(o.node.as_ref()) {
+        return Plan::Steps(vec![Step::ForgetPod]);
     }
     if let Some(refusal) = refusal(o, settings) {
         return Plan::Refuse(refusal);
@@ -170,17 +176,30 @@ fn refusal(o: &Observed, settings: &Settings) -> Option<Refusal> {
             message,
         });
     }
-    if o.node.is_none() {
-        let message = format!(
-            "there is no Node {}; the drive starts by itself when it joins, else make a Drive for another node",
-            export.node
-        );
-        return Some(Refusal {
-            reason: "NodeNotFound",
-            message,
-        });
-    }
-    None
+    node_refusal(o)
+}
+
+fn node_refusal(o: &Observed) -> Option<Refusal> {
+    let name = &o.drive.spec.host_export.node;
+    let (reason, message) = match &o.node {
+        None => (
+            "NodeNotFound",
+            format!(
+                "there is no Node {name}; the drive starts by itself when it joins, else make a Drive for another node"
+            ),
+        ),
+        Some(node) if nodes::is_out_of_service(node) => ("NodeOutOfService", out_of_service(name)),
+        Some(_) => return None,
+    };
+    Some(Refusal { reason, message })
+}
+
+/// What a drive of a node that is out of service says.
+pub fn out_of_service(node: &str) -> String {
+    format!(
+        "Node {node} has the taint node.kubernetes.io/out-of-service; the drive starts by itself when the taint is \
+         taken off (kubectl taint nodes {node} node.kubernetes.io/out-of-service-)"
+    )
 }
 
 fn is_below(path: &Path, root: &Path) -> bool {
@@ -269,8 +288,9 @@ fn delete(o: &Observed) -> Plan {
         return Plan::Hold;
     }
     if let Some(pod) = &o.pod {
-        let going = finalizers::is_deleting(pod);
-        return Plan::Steps(if going {
+        return Plan::Steps(if nodes::is_gone(o.node.as_ref()) {
+            vec![Step::ForgetPod]
+        } else if finalizers::is_deleting(pod) {
             Vec::new()
         } else {
             vec![Step::DeletePod]

@@ -1,6 +1,6 @@
 //! Conditions and phase of a Drive, from what was observed and decided.
 
-use super::plan::{Observed, Plan, Refusal, Step};
+use super::plan::{Observed, Plan, Refusal, Step, out_of_service};
 use crate::shared::conditions::{self, Truth};
 use crate::shared::errors::Error;
 use crate::shared::{finalizers, nodes, pods, quantity};
@@ -138,6 +138,9 @@ fn ready(o: &Observed, plan: &Plan, before: &DriveStatus) -> Word {
             let message =
                 format!("there is no Node {node} any more; the drive goes on when it joins again");
             return word(waiting, "NodeNotFound", message);
+        }
+        Some(found) if nodes::is_out_of_service(found) => {
+            return word(waiting, "NodeOutOfService", out_of_service(node));
         }
         Some(found) if !nodes::is_ready(found) => {
             let message = format!(

@@ -18,6 +18,8 @@ use weft_spec::drive::{DriveDocument, DriveState, DriveStatus};
 use weft_spec::ids::{ClusterUid, DocumentGeneration, DriveUid};
 use weft_spec::keys::Key;
 
+mod gone;
+
 const UID: &str = "5b0f7c1e-96a4-4f0b-a1ef-0d3f0a6b3c11";
 
 fn from<T: serde::de::DeserializeOwned>(value: Value) -> T {
@@ -329,7 +331,7 @@ fn what_a_drive_may_not_name_is_refused_with_a_way_out() {
         );
     }
     // A check that begins to fail takes nothing away from a drive that runs.
-    assert_eq!(names(&with(|o| o.node = None)), [""; 0]);
+    assert_eq!(names(&with(|o| o.twin = Some("n1-d1".into()))), [""; 0]);
 }
 
 #[test]

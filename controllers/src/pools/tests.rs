@@ -1,5 +1,6 @@
 //! What a Pool says, as a table.
 
+use super::plan::{Observed, Why};
 use super::status::status;
 use jiff::Timestamp;
 use serde_json::json;
@@ -14,6 +15,21 @@ fn drive(name: &str, ready: &str, size: &str, free: &str) -> Drive {
             "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
     }))
     .unwrap()
+}
+
+mod evictions;
+
+fn looking_at(pool: &Pool, now: Timestamp) -> Observed {
+    Observed {
+        pool: pool.clone(),
+        pools: vec![pool.clone()],
+        drives: vec![],
+        nodes: vec![],
+        volumes: vec![],
+        pods: vec![],
+        budgets: vec![],
+        now,
+    }
 }
 
 #[test]
@@ -47,9 +63,13 @@ fn a_pool_sums_its_drives_and_says_when_it_has_none() {
     let mut pool = Pool::new("fast", serde_json::from_value(json!({})).unwrap());
     pool.metadata.generation = Some(3);
     for (drives, phase, reason, counts, sums) in rows {
-        let status = status(&pool, &drives, Timestamp::UNIX_EPOCH);
+        let o = looking_at(&pool, Timestamp::UNIX_EPOCH);
+        let status = status(&o, &drives, &Why::NothingLeaves);
         assert_eq!(
-            (status.phase, status.conditions[0].reason.as_str()),
+            (
+                status.phase,
+                status.conditions.last().unwrap().reason.as_str()
+            ),
             (phase, reason)
         );
         assert_eq!((status.drives, status.ready), counts, "{reason}");
@@ -69,8 +89,9 @@ fn a_pool_sums_its_drives_and_says_when_it_has_none() {
 fn a_second_look_at_the_same_drives_changes_nothing() {
     let mut pool = Pool::new("fast", serde_json::from_value(json!({})).unwrap());
     let drives = [drive("a", "True", "1Gi", "512Mi")];
-    let first = status(&pool, &drives, Timestamp::UNIX_EPOCH);
+    let at = |pool: &Pool, now| status(&looking_at(pool, now), &drives, &Why::NothingLeaves);
+    let first = at(&pool, Timestamp::UNIX_EPOCH);
     pool.status = Some(first.clone());
     let later = Timestamp::from_second(1000).unwrap();
-    assert_eq!(status(&pool, &drives, later), first);
+    assert_eq!(at(&pool, later), first);
 }

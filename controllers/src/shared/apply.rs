@@ -2,6 +2,7 @@
 
 use super::errors::{Doing, Error, describe};
 use super::labels::MANAGER;
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
@@ -60,6 +61,23 @@ where
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         Err(error) => Err(error).doing(|| format!("delete {}", describe(object))),
+    }
+}
+
+/// Deletes the very pod that was read without waiting for its kubelet, which is gone with the node by a
+/// person's word.
+pub async fn forget(api: &Api<Pod>, pod: &Pod) -> Result<(), Error> {
+    let params = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: pod.uid(),
+            resource_version: None,
+        }),
+        ..DeleteParams::background().grace_period(0)
+    };
+    match api.delete(&pod.name_any(), &params).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Err(error) => Err(error).doing(|| format!("delete {} by force", describe(pod))),
     }
 }
 

@@ -16,6 +16,10 @@ pub const TERM: &str = "weft.storage/term";
 /// Annotation: name of the object that a pod, Secret, claim or PersistentVolume was made for
 /// (a name may be longer than a label's value).
 pub const OWNER: &str = "weft.storage/owner";
+/// Annotation of a pool's budget: the failure domain whose drives may be evicted.
+pub const OPEN: &str = "weft.storage/open";
+/// Annotation of a pool's budget: since when that domain is open; empty while none is.
+pub const OPEN_SINCE: &str = "weft.storage/open-since";
 /// Finalizer of every kind of ours; each kind has one controller, so one name is enough.
 pub const FINALIZER: &str = "weft.storage/operator";
 /// Field manager of the operator.

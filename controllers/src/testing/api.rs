@@ -148,7 +148,8 @@ impl State {
                 .iter()
                 .all(|(k, v)| object["metadata"]["labels"][k] == **v)
                 && fields.iter().all(|(k, v)| {
-                    object.pointer(&format!("/{}", k.replace('.', "/"))) == Some(&json!(v))
+                    let found = object.pointer(&format!("/{}", k.replace('.', "/")));
+                    found.is_some_and(|found| *found == **v || (*found == true && v == "true"))
                 })
         };
         let items: Vec<&Value> = self
@@ -175,7 +176,7 @@ impl State {
                 }
                 Ok(self.store(collection, &name, body))
             }
-            ("DELETE", Some(name)) => self.delete(collection, name),
+            ("DELETE", Some(name)) => self.delete(collection, name, &body),
             (_, Some(name)) => {
                 let old = match self.get(collection, name) {
                     Ok(old) => old.clone(),
@@ -219,14 +220,20 @@ impl State {
         object
     }
 
-    fn delete(&mut self, collection: &str, name: &str) -> Answer {
+    fn delete(&mut self, collection: &str, name: &str, options: &Value) -> Answer {
         let mut object = self.get(collection, name)?.clone();
         let meta = object["metadata"].as_object_mut().unwrap();
         meta.entry("deletionTimestamp")
             .or_insert_with(|| json!("2026-01-01T00:00:00Z"));
         if collection.ends_with("/pods") {
-            // Pods end when their kubelet says so.
-            meta.insert("finalizers".into(), json!(["test/kubelet"]));
+            // Pods end when their kubelet says so, or when nobody shall wait for it.
+            let forced = options["gracePeriodSeconds"] == 0;
+            let kubelet = if forced {
+                json!([])
+            } else {
+                json!(["test/kubelet"])
+            };
+            meta.insert("finalizers".into(), kubelet);
         }
         Ok(self.store(collection, name, object))
     }

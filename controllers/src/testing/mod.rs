@@ -3,6 +3,8 @@
 //! dies after any single write ([`sweep`]).
 
 pub mod api;
+mod drain;
+mod gone;
 mod sweep;
 mod world;
 

@@ -15,13 +15,13 @@ const ROUNDS: usize = 60;
 /// More writes than any life cycle makes.
 const GREATEST: u32 = 200;
 
-struct Operator {
-    context: Arc<Context>,
+pub struct Operator {
+    pub context: Arc<Context>,
     volumes: Arc<volumes::Shared>,
 }
 
 impl Operator {
-    fn start(world: &World) -> Self {
+    pub fn start(world: &World) -> Self {
         let context = world.operator();
         let volumes = volumes::Shared::of(context.clone());
         Self { context, volumes }
@@ -47,11 +47,11 @@ impl Operator {
 }
 
 /// Runs until two rounds in a row change nothing; a dead operator is followed by another.
-async fn settle(world: &mut World, operators: &mut [Operator]) {
+pub async fn settle(world: &mut World, operators: &mut [Operator]) {
     let volumes = world.all(VOLUMES);
     let parts = |volume: &Value| parts::wanted(&serde_json::from_value(volume.clone()).unwrap());
     let moves = |volume: &Value| volume["spec"]["evict"].as_array().map_or(0, Vec::len);
-    let slices = |volume: &Value| parts(volume).len() + moves(volume);
+    let slices = |volume: &Value| parts(volume).len() + moves(volume) + recomposed(volume);
     let wanted: usize = volumes.iter().map(slices).sum();
     let (mut failed, mut unchanged) = (None, 0);
     for _ in 0..ROUNDS {
@@ -87,6 +87,14 @@ async fn settle(world: &mut World, operators: &mut [Operator]) {
     );
 }
 
+/// What comes is there before what leaves has gone: one more while the number of copies changes.
+fn recomposed(volume: &Value) -> usize {
+    let members = volume["status"]["members"].as_array();
+    let data = members.map(|all| all.iter().filter(|m| m["role"] != "Witness").count());
+    let wanted = volume["spec"]["replicas"].as_u64();
+    usize::from(data.is_some_and(|data| Some(data as u64) != wanted))
+}
+
 /// No engine has anything to say that was not written down: the swap after a push is a round away.
 fn quiet(world: &World) -> bool {
     let volumes = world.all(VOLUMES);
@@ -97,7 +105,7 @@ fn quiet(world: &World) -> bool {
     })
 }
 
-fn one(world: &World, collection: &str) -> Value {
+pub fn one(world: &World, collection: &str) -> Value {
     let found = world.all(collection);
     assert_eq!(found.len(), 1, "{collection}: {found:#?}");
     found[0].clone()
@@ -227,6 +235,52 @@ async fn an_operator_that_dies_after_any_write_leaves_no_duplicate_and_no_leak()
 #[tokio::test]
 async fn the_same_holds_of_a_mirror_of_two_and_its_witness() {
     sweep(2, 3).await;
+}
+
+/// A volume of two copies gets a third and loses it again, while it serves.
+async fn third_copy(world: &mut World, operators: &mut [Operator]) {
+    let spec = json!({"pool": "fast", "size": "1Gi", "replicas": 2, "onNoData": "Pause"});
+    world.put(VOLUMES, json!({"metadata": {"name": "db"}, "spec": spec}));
+    settle(world, operators).await;
+    let term = one(world, VOLUMES)["status"]["term"].clone();
+    let shape = |volume: &Value| -> Vec<String> {
+        let members = volume["status"]["members"].as_array().unwrap();
+        let role = |m: &Value| m["role"].as_str().unwrap().to_owned();
+        members.iter().map(role).collect()
+    };
+    for (replicas, wanted) in [
+        (3, ["Data", "Data", "Data"]),
+        (2, ["Data", "Data", "Witness"]),
+    ] {
+        world.set(VOLUMES, "db", "replicas", json!(replicas));
+        settle(world, operators).await;
+        let volume = one(world, VOLUMES);
+        assert_eq!(shape(&volume), wanted, "{volume:#}");
+        assert_eq!(
+            volume["status"]["replicas"],
+            format!("{replicas}/{replicas}")
+        );
+        assert_eq!(volume["status"]["term"], term, "no other engine for it");
+        assert_eq!(
+            (world.slices_at_drives(), world.names(SLICES).len()),
+            (3, 3)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_third_copy_comes_and_goes_whatever_write_the_operator_dies_after() {
+    for write in 1..GREATEST {
+        let mut world = World::new().await;
+        let mut operators = [Operator::start(&world)];
+        world.api.state().silent_after = Some(write);
+        third_copy(&mut world, &mut operators).await;
+        if world.api.state().silent_after.is_some() {
+            assert!(write > 20, "it makes more writes than {write}");
+            return;
+        }
+    }
+    panic!("it makes more than {GREATEST} writes");
 }
 
 /// A volume of two copies, one of which goes to another drive.

@@ -37,6 +37,7 @@ const DRIVES: [(&str, &str, &str); 4] = [
     ("33333333-3333-4333-8333-333333333332", "n3", "8Gi"),
     ("33333333-3333-4333-8333-333333333333", "n2", "4Gi"),
 ];
+pub const NODES: &str = "/api/v1/nodes";
 pub const VOLUMES: &str = "/apis/weft.storage/v1alpha1/volumes";
 pub const SLICES: &str = "/apis/weft.storage/v1alpha1/slices";
 pub const ATTACHMENTS: &str = "/apis/weft.storage/v1alpha1/attachments";
@@ -263,7 +264,7 @@ impl World {
     fn furnish(&self) {
         let ready = json!({"conditions": [{"type": "Ready", "status": "True"}]});
         for node in ["n1", "n2", "n3"] {
-            self.put("/api/v1/nodes", json!({"metadata": {"name": node, "labels": {"kubernetes.io/hostname": node}}, "status": ready}));
+            self.put(NODES, json!({"metadata": {"name": node, "labels": {"kubernetes.io/hostname": node}}, "spec": {}, "status": ready}));
         }
         let group = "/apis/weft.storage/v1alpha1";
         self.put(&format!("{group}/pools"), json!({"metadata": {"name": "fast"},
@@ -359,18 +360,40 @@ impl World {
         })
     }
 
-    /// Pods get an address and run; pods being deleted end.
+    /// A person says that a node is out of service, or takes that back.
+    pub fn taint(&self, node: &str, is_gone: bool) {
+        let taint = json!([{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]);
+        let taints = if is_gone { taint } else { json!([]) };
+        self.set(NODES, node, "taints", taints);
+    }
+
+    fn is_gone(&self, node: &str) -> bool {
+        let nodes = self.all(NODES);
+        let node = nodes.iter().find(|n| n["metadata"]["name"] == node);
+        node.is_none_or(|n| {
+            n["spec"]["taints"]
+                .as_array()
+                .is_some_and(|t| !t.is_empty())
+        })
+    }
+
+    /// Pods get an address and run; pods being deleted end. Not where the node is gone.
     pub async fn kubelet(&mut self) {
+        let place = if self.is_gone("n2") { "n1" } else { "n2" };
         for collection in [ENGINES, INITIATORS] {
             for mut pod in self.all(collection) {
                 let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
+                let bound = pod["spec"]["nodeName"].as_str();
+                if bound.is_some_and(|node| self.is_gone(node)) {
+                    continue;
+                }
                 if pod["metadata"].get("deletionTimestamp").is_some() {
                     self.engines.remove(&name);
                     pod["metadata"]["finalizers"] = json!([]);
                     self.api.state().store(collection, &name, pod);
                 } else if pod.get("status").is_none() {
                     let ip = self.start(collection, &name, &pod).await;
-                    pod["spec"]["nodeName"] = json!("n2");
+                    pod["spec"]["nodeName"] = json!(place);
                     pod["status"] =
                         json!({"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]});
                     self.api.state().store(collection, &name, pod);

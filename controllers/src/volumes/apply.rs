@@ -2,7 +2,7 @@
 
 use super::members;
 use super::objects::{self, Facts, Wish};
-use super::plan::{Note, Pass, Plan, Step};
+use super::plan::{Grace, Note, Pass, Plan, Step};
 use super::status::QUIET;
 use crate::shared::context::Context;
 use crate::shared::errors::{Doing, Error, describe};
@@ -121,7 +121,7 @@ impl<'a> Writer<'a> {
             }
             Step::WriteDocument(name) => self.write_document(volume, name).await?,
             Step::PutDocument { name, .. } => return self.put_document(name).await,
-            Step::DeletePod { name, now } => self.delete_pod(name, *now).await?,
+            Step::DeletePod { name, grace } => self.delete_pod(name, *grace).await?,
             Step::DeleteSecret(name) => {
                 self.context.links.forget(name);
                 remove(&self.secrets, name, &DeleteParams::background()).await?;
@@ -247,11 +247,14 @@ impl<'a> Writer<'a> {
         Ok(secret.and_then(|secret| documents::read(&secret).map(|document| (secret, document))))
     }
 
-    async fn delete_pod(&self, name: &str, now: bool) -> Result<(), Error> {
-        let mut params = DeleteParams::background();
-        if now {
-            params = params.grace_period(SHORT_GRACE);
-        }
+    async fn delete_pod(&self, name: &str, grace: Grace) -> Result<(), Error> {
+        let params = DeleteParams::background();
+        let params = match grace {
+            Grace::Whole => params,
+            Grace::Short => params.grace_period(SHORT_GRACE),
+            // A name is used once, so this is the pod that was read.
+            Grace::Nothing => params.grace_period(0),
+        };
         remove(&self.pods, name, &params).await
     }
 }

@@ -111,7 +111,7 @@ pub async fn run(context: Arc<Context>) {
             },
         )
         .watches_stream(nodes::watch(client), move |node: Node| {
-            on_node(&of_nodes, &node.name_any())
+            on_node(&of_nodes, &node)
         })
         .reconcile_on(said.map(|name| ObjectRef::new(&name)))
         .reconcile_on(missed)
@@ -246,10 +246,13 @@ fn missed(store: &Store<Volume>, context: &Context, drive: &str) -> Vec<ObjectRe
     })
 }
 
-fn on_node(store: &Store<Volume>, node: &str) -> Vec<ObjectRef<Volume>> {
+/// Volumes whose engine runs there; all when the node is gone, for a pod of a lower term may have been
+/// left on it.
+fn on_node(store: &Store<Volume>, node: &Node) -> Vec<ObjectRef<Volume>> {
+    let (name, gone) = (node.name_any(), nodes::was_last_seen(node));
     let runs_on = |v: &Volume| {
         let engine = v.status.as_ref().and_then(|s| s.engine.as_ref());
-        engine.is_some_and(|engine| engine.node == node)
+        engine.is_some_and(|engine| engine.node == name)
     };
-    select(store, runs_on)
+    select(store, |v| gone || runs_on(v))
 }

@@ -270,15 +270,20 @@ pub fn pod(settings: &Settings, fabric: &FabricFacts, place: &Place, wish: &Wish
     }
 }
 
-/// Nobody but the operator takes a running engine away, but the scheduler puts no new one on a
-/// node that is cordoned, under pressure or does not report: tolerating those too, the engine
-/// that takes over from a dead node could be bound to that very node and wait there for ever.
+/// A node that does not report takes no running engine away: only the operator does. But the scheduler
+/// puts no new one on a node that is cordoned, out of service, under pressure or does not report:
+/// tolerating those too, the engine that takes over from a dead node could be bound to that very
+/// node and wait there for ever.
 fn stays_but_avoids() -> Vec<Toleration> {
-    vec![Toleration {
+    let stays = |key: &str| Toleration {
+        key: Some(key.to_owned()),
         operator: Some("Exists".to_owned()),
         effect: Some("NoExecute".to_owned()),
         ..Toleration::default()
-    }]
+    };
+    ["not-ready", "unreachable"]
+        .map(|why| stays(&format!("node.kubernetes.io/{why}")))
+        .to_vec()
 }
 
 /// Where an engine is best placed.

@@ -8,8 +8,7 @@ use crate::shared::context::Context;
 use crate::shared::errors::{Doing, Error};
 use crate::shared::labels::{TERM, VOLUME_UID};
 use crate::shared::links::{LinkError, Peer};
-use crate::shared::nodes::is_ready;
-use crate::shared::{documents, pods};
+use crate::shared::{documents, nodes, pods};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Secret};
 use kube::api::ListParams;
@@ -226,7 +225,7 @@ fn report(context: &Context, volume: &Volume) -> Option<EngineStatus> {
 async fn nodes_of(
     context: &Context,
     found: &[Pod],
-) -> Result<BTreeMap<String, Option<bool>>, Error> {
+) -> Result<BTreeMap<String, Option<Node>>, Error> {
     let api: Api<Node> = Api::all(context.client.clone());
     let mut nodes = BTreeMap::new();
     for name in found
@@ -239,7 +238,7 @@ async fn nodes_of(
                 .get_opt(&name)
                 .await
                 .doing(|| format!("read Node {name}"))?;
-            place.insert(node.map(|node| is_ready(&node)));
+            place.insert(node);
         }
     }
     Ok(nodes)
@@ -252,17 +251,18 @@ fn term_label(labels: &BTreeMap<String, String>) -> i64 {
         .unwrap_or(0)
 }
 
-fn engine_pod(context: &Context, pod: &Pod, nodes: &BTreeMap<String, Option<bool>>) -> EnginePod {
+fn engine_pod(context: &Context, pod: &Pod, on: &BTreeMap<String, Option<Node>>) -> EnginePod {
     let node = pod
         .spec
         .as_ref()
         .and_then(|spec| spec.node_name.clone())
         .unwrap_or_default();
     let waiting = pods::waiting_for(pod);
-    let trouble = match nodes.get(&node) {
-        _ if pods::has_ended(pod) => Some(Trouble::Ended(ended_why(pod, &waiting))),
+    let trouble = match on.get(&node) {
         Some(None) => Some(Trouble::NodeGone),
-        Some(Some(false)) => Some(Trouble::NodeNotReady),
+        Some(Some(node)) if nodes::is_out_of_service(node) => Some(Trouble::OutOfService),
+        _ if pods::has_ended(pod) => Some(Trouble::Ended(ended_why(pod, &waiting))),
+        Some(Some(node)) if !nodes::is_ready(node) => Some(Trouble::NodeNotReady),
         _ if pods::in_crash_loop(pod) => Some(Trouble::CrashLoop(waiting.clone())),
         _ => None,
     };

@@ -14,6 +14,7 @@
 //! | a drive evicted, `spec.replicas` changed | see [`moves`](super::moves) |
 //! | engine that reports an older document | put the document to it |
 //! | pod of a lower term, the present one serves | delete it |
+//! | pod of a lower term whose node is gone by a person's word | forget it: no kubelet is there to end it |
 //! | Secret of a term without a pod | delete it |
 //! | deleted, nothing attached | pods away, then slices, then the finalizer |
 
@@ -171,17 +172,28 @@ pub enum Step {
         /// Of the pod.
         ip: IpAddr,
     },
-    /// Delete an engine's pod; `now` leaves it no time to serve on.
+    /// Delete an engine's pod.
     DeletePod {
         /// Its name.
         name: String,
-        /// Nobody uses the volume any more.
-        now: bool,
+        /// How long it may serve on.
+        grace: Grace,
     },
     /// Delete an engine's Secret.
     DeleteSecret(String),
     /// Delete a slice; its own controller frees it at the drive.
     DeleteSlice(String),
+}
+
+/// How long a pod that is deleted may serve on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grace {
+    /// Until another has fenced it.
+    Whole,
+    /// Nobody uses the volume any more.
+    Short,
+    /// Its node is gone by a person's word: nobody is there to end it.
+    Nothing,
 }
 
 /// Decides a pass.
@@ -422,18 +434,10 @@ impl Pass {
     /// What lower terms have left.
     fn sweep(&mut self, o: &Observed) {
         let serves = self.status.engine.as_ref().is_some_and(|e| e.serving);
-        for pod in o
-            .pods
-            .iter()
-            .filter(|p| p.term < self.status.term && !p.deleting)
-        {
-            if serves || pod.trouble.is_some() {
-                self.steps.push(Step::DeletePod {
-                    name: pod.name.clone(),
-                    now: false,
-                });
-            }
-        }
+        let before = |p: &&EnginePod| p.term < self.status.term;
+        let done = |p: &&EnginePod| serves || p.trouble.is_some();
+        let old = o.pods.iter().filter(before).filter(done);
+        self.steps.extend(deletions(old, Grace::Whole));
         for secret in o.secrets.iter().filter(|s| s.term < self.status.term) {
             if o.pods.iter().all(|p| p.name != secret.name) {
                 self.steps.push(Step::DeleteSecret(secret.name.clone()));
@@ -458,12 +462,7 @@ impl Pass {
         if o.pods.is_empty() && o.slices.is_empty() && o.secrets.is_empty() {
             return Plan::Release;
         }
-        for pod in o.pods.iter().filter(|p| !p.deleting) {
-            self.steps.push(Step::DeletePod {
-                name: pod.name.clone(),
-                now: true,
-            });
-        }
+        self.steps.extend(deletions(o.pods.iter(), Grace::Short));
         if o.pods.is_empty() {
             // Said before any slice goes: the slices' own controller frees none that an engine may use.
             self.status.engine = None;
@@ -486,6 +485,17 @@ impl Pass {
         status::taking_down(o, &mut self.status);
         Plan::Pass(Box::new(self))
     }
+}
+
+/// Pods that go; those of a node that is gone also when somebody has deleted them before.
+fn deletions<'a>(pods: impl Iterator<Item = &'a EnginePod>, grace: Grace) -> Vec<Step> {
+    let gone = |pod: &EnginePod| pod.trouble.as_ref().is_some_and(Trouble::is_gone);
+    let going = pods.filter(|pod| !pod.deleting || gone(pod));
+    let deletion = |pod: &EnginePod| Step::DeletePod {
+        name: pod.name.clone(),
+        grace: if gone(pod) { Grace::Nothing } else { grace },
+    };
+    going.map(deletion).collect()
 }
 
 /// The pod of the present term.

@@ -17,10 +17,23 @@ pub enum Trouble {
     CrashLoop(String),
     /// Its node is no more.
     NodeGone,
+    /// A person has said that its node is out of service.
+    OutOfService,
     /// Its node does not report.
     NodeNotReady,
     /// Its drives have lost it, and nothing comes from it.
     Silent,
+}
+
+impl Trouble {
+    /// Whether the node is gone by a person's word: nobody is there to end the pod.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::NodeGone | Self::OutOfService)
+    }
+
+    fn is_of_node(&self) -> bool {
+        self.is_gone() || matches!(self, Self::NodeNotReady | Self::Silent)
+    }
 }
 
 /// Why another engine is started.
@@ -63,11 +76,7 @@ impl Cause {
     /// The node that is lost, by this cause. Kubernetes may still think well of it.
     pub fn lost_node(&self) -> Option<&str> {
         match self {
-            Self::Trouble {
-                node,
-                trouble: Trouble::NodeGone | Trouble::NodeNotReady | Trouble::Silent,
-                ..
-            } => Some(node),
+            Self::Trouble { node, trouble, .. } if trouble.is_of_node() => Some(node),
             _ => None,
         }
     }
@@ -133,6 +142,7 @@ impl std::fmt::Display for Trouble {
             Self::Ended(why) => write!(f, "it ended ({why})"),
             Self::CrashLoop(why) => write!(f, "it fails at each start ({why})"),
             Self::NodeGone => f.write_str("its node is no more"),
+            Self::OutOfService => f.write_str("its node is out of service, by the taint on it"),
             Self::NodeNotReady => f.write_str("its node does not report"),
             Self::Silent => f.write_str("its drives have lost it, and it does not answer"),
         }

@@ -1,4 +1,4 @@
-use super::plan::{EnginePod, EngineSecret, Observed, Pass, Plan, Step, plan};
+use super::plan::{EnginePod, EngineSecret, Grace, Observed, Pass, Plan, Step, plan};
 use super::takeover::Trouble;
 use super::{objects, status};
 use crate::shared::conditions;
@@ -12,6 +12,7 @@ use weft_spec::ids::{Boot, DocumentGeneration, Term, VolumeUid};
 use weft_spec::nqn;
 
 mod documents;
+mod gone;
 mod growing;
 mod mirror;
 mod moving;
@@ -355,13 +356,13 @@ fn pods_of_lower_terms_go_when_the_new_one_serves_or_when_they_are_broken() {
     o.secrets.push(secret(1, 3));
     let gone = Step::DeletePod {
         name: "db-11111111-2".into(),
-        now: false,
+        grace: Grace::Whole,
     };
     let leftover = Step::DeleteSecret("db-11111111-1".into());
     assert_eq!(pass(&o).steps, [gone.clone(), leftover.clone()]);
     o.report = Some(report(3, 5, EngineState::Starting));
     assert_eq!(pass(&o).steps, std::slice::from_ref(&leftover));
-    o.pods[1].trouble = Some(Trouble::NodeGone);
+    o.pods[1].trouble = Some(Trouble::NodeNotReady);
     assert_eq!(pass(&o).steps, [gone, leftover]);
 }
 
@@ -390,7 +391,7 @@ fn deletion_waits_for_attachments_then_engine_then_slices_then_lets_go() {
         pod_goes.steps,
         [Step::DeletePod {
             name: "db-11111111-3".into(),
-            now: true
+            grace: Grace::Short,
         }]
     );
     assert!(pod_goes.status.engine.is_some());
@@ -460,7 +461,10 @@ fn an_engines_pod_passes_the_restricted_profile_and_avoids_dead_nodes() {
     assert_eq!(security["seccompProfile"]["type"], "RuntimeDefault");
     assert_eq!(
         spec["tolerations"],
-        json!([{"operator": "Exists", "effect": "NoExecute"}])
+        json!([
+            {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"},
+            {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"},
+        ])
     );
     assert!(spec.get("hostNetwork").is_none() && spec["volumes"][0].get("hostPath").is_none());
     let owner = &text["metadata"]["ownerReferences"][0];
