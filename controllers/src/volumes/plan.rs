@@ -347,7 +347,8 @@ impl Pass {
     }
 
     /// The one place where a term is raised. The floor takes in every term that anything still
-    /// bears, so that a resource restored from an old backup does not use one twice.
+    /// bears, the drives themselves included, so that a resource restored from an old backup does not
+    /// use one twice.
     fn raise(&mut self, o: &Observed, uid: VolumeUid, cause: &Cause) {
         let seen = o
             .pods
@@ -355,8 +356,9 @@ impl Pass {
             .map(|p| p.term)
             .chain(o.secrets.iter().map(|s| s.term))
             .chain(o.slices.iter().filter_map(fence_term))
+            .chain(o.heard.iter().map(|word| term(word.fence.term)))
             .max();
-        self.status.term = self.status.term.max(seen.unwrap_or(0)) + 1;
+        self.status.term = self.status.term.max(seen.unwrap_or(0)).saturating_add(1);
         let documents = o.secrets.iter().map(|s| s.generation).max().unwrap_or(0);
         let reported = o
             .report
