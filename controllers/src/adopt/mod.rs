@@ -8,6 +8,7 @@
 
 pub mod apply;
 pub mod judge;
+pub mod named;
 mod objects;
 pub mod observe;
 pub mod plan;

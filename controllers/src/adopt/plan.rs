@@ -164,7 +164,7 @@ impl Case<'_> {
                 let name = there.map_or_else(|| self.name(), ResourceExt::name_any);
                 if there.is_none() && taken.contains(&name) {
                     return Err(format!(
-                        "volume {uid} is left alone: another Volume has the name {name}; give it another with --name {uid}=NAME"
+                        "volume {uid} is left alone: another Volume has the name {name}; give it another with --volume-name {uid}=NAME"
                     ));
                 }
                 Ok(Some(self.adopt(&name)))

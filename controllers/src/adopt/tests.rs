@@ -4,7 +4,6 @@ use super::judge::Held;
 use super::objects::{UNKNOWN_DRIVE, is_unplaced};
 use super::plan::{Adoption, Observed, Plan, SeenDrive, Wish, plan};
 use crate::shared::conditions;
-use crate::shared::labels::ADOPTION;
 use crate::volumes::held::{ADOPTED, is_held};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -17,6 +16,7 @@ use weft_spec::drive::{
 use weft_spec::ids::{AttachGeneration, Boot, DocumentGeneration, FencePair, SliceUid, Term};
 
 mod again;
+mod names;
 
 const VOLUME: &str = "11111111-1111-4111-8111-111111111111";
 const OTHER: &str = "11111111-1111-4111-8111-111111111112";
@@ -481,40 +481,4 @@ fn a_member_that_was_not_found_keeps_its_seat_without_a_place() {
         "{}",
         said.message
     );
-}
-
-#[test]
-fn names_come_from_slices_that_are_left_then_from_a_person() {
-    let mut o = mirror();
-    o.wish.names.insert(VOLUME.parse().unwrap(), "said".into());
-    assert_eq!(started(&o).0.metadata.name.as_deref(), Some("said"));
-    o.slices = vec![of(
-        json!({"apiVersion": "weft.storage/v1alpha1", "kind": "Slice", "metadata": {"name": "db-c"},
-        "spec": {"uid": uid('b'), "volume": "db", "volumeUid": VOLUME, "drive": "d2", "driveUid": "d", "size": "1Gi"}}),
-    )];
-    let (volume, slices) = started(&o);
-    assert_eq!(volume.metadata.name.as_deref(), Some("db"));
-    let names: Vec<_> = volume
-        .status
-        .unwrap()
-        .members
-        .iter()
-        .map(|m| m.slice.clone())
-        .collect();
-    assert_eq!(names, ["db-a", "db-c", "db-w"]);
-    assert_eq!(slices.len(), 2, "the one that is there is not made again");
-    o.slices[0].metadata.deletion_timestamp = Some(of(json!("2026-01-01T00:00:00Z")));
-    assert!(plan(&o).adoptions.is_empty() && plan(&o).remarks[0].contains("db-c is being deleted"));
-}
-
-#[test]
-fn in_no_pool_that_is_known_the_pool_is_named_all_the_same() {
-    let mut o = mirror();
-    o.pools.truncate(1);
-    let (volume, slices) = started(&o);
-    assert_eq!(
-        (volume.spec.pool.as_str(), slices[0].spec.overcommit_percent),
-        ("adopted", 100)
-    );
-    assert!(volume.metadata.annotations.unwrap().contains_key(ADOPTION));
 }

@@ -147,7 +147,7 @@ fn what_is_not_held_is_left_alone() {
     o.volumes = vec![volume(OTHER, &format!("adopted-{VOLUME}"), json!({}))];
     let taken = plan(&o);
     assert!(
-        taken.adoptions.is_empty() && taken.remarks[0].contains("--name"),
+        taken.adoptions.is_empty() && taken.remarks[0].contains("--volume-name"),
         "{taken:?}"
     );
 }
