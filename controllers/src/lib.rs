@@ -9,9 +9,12 @@
 //! | `status.rs` | pure: conditions and phase from what was observed |
 //! | `tests.rs` | plans as tables |
 //!
+//! `adopt/` is no kind: it builds Volumes and Slices again from what the drives have.
+//!
 //! A pass is idempotent, writes only differences and waits for nothing: it is run again when
 //! something that it looked at has changed.
 
+pub mod adopt;
 pub mod attachments;
 pub mod drives;
 pub mod fabric;

@@ -3,6 +3,7 @@
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use weft_controllers::adopt::named::Named;
 use weft_controllers::shared::settings::{Images, Namespaces, Settings};
 
 /// The operator of Weft.
@@ -19,12 +20,31 @@ pub struct Args {
 pub enum Command {
     /// Run the controllers against the cluster of the kubeconfig or of the pod.
     Run(Box<Options>),
+    /// Build Volumes and Slices again from what the drives have (docs/adopt.md).
+    Adopt(Box<AdoptOptions>),
     /// Print the CustomResourceDefinitions as YAML.
     Crds {
         /// Write one file a kind into this directory instead.
         #[arg(long)]
         into: Option<PathBuf>,
     },
+}
+
+/// Options of `adopt`.
+#[derive(ClapArgs, Debug, Clone)]
+pub struct AdoptOptions {
+    /// The Drives that there are are all of the cluster: a slice without a record is a whole volume.
+    #[arg(long)]
+    pub all_drives: bool,
+    /// Write nothing, and say what would be.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Name of a volume that nothing else names any more; may be repeated.
+    #[arg(long = "volume-name", value_name = "UID=NAME")]
+    pub names: Vec<Named>,
+    /// As of the operator beside it.
+    #[command(flatten)]
+    pub common: Options,
 }
 
 /// Options of `run`.

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `args.rs` | arguments and environment |
 //! | `run.rs` | the order of a start, and what runs side by side |
+//! | `adopt.rs` | `adopt`: volumes built again from the drives |
 //! | `lease.rs` | one operator at a time |
 //! | `endpoint.rs` | where pods find it |
 //! | `admin.rs` | `/healthz`, `/readyz`, `/metrics`, `/debug/state` |
@@ -12,6 +13,7 @@
 //! | `fault.rs` | the test instrument that ends the process after a chosen write |
 
 mod admin;
+mod adopt;
 mod args;
 mod crds;
 mod endpoint;
@@ -36,6 +38,7 @@ async fn main() -> anyhow::Result<()> {
                 .init();
             run::run(options).await
         }
+        args::Command::Adopt(options) => adopt::adopt(options).await,
         args::Command::Crds { into } => crds::print(into.as_deref()),
     }
 }

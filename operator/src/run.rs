@@ -60,7 +60,8 @@ pub async fn run(options: Box<Options>) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn client(fault: &ExitAfterWrites) -> anyhow::Result<Client> {
+/// Talks to the cluster of the kubeconfig or of the pod.
+pub async fn client(fault: &ExitAfterWrites) -> anyhow::Result<Client> {
     let config = kube::Config::infer()
         .await
         .context("no cluster: neither a kubeconfig nor a service account was found")?;

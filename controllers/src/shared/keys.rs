@@ -26,11 +26,11 @@ pub struct Keys {
 impl Keys {
     /// Reads the Secret, or makes it when there is none.
     pub async fn load(client: &Client, namespace: &str) -> Result<Self, Error> {
+        if let Some(keys) = Self::read_from(client, namespace).await? {
+            return Ok(keys);
+        }
         let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
         let reading = || format!("read Secret {namespace}/{SECRET}");
-        if let Some(secret) = secrets.get_opt(SECRET).await.doing(reading)? {
-            return Self::read(&secret);
-        }
         let keys = Self {
             master: Key::random(),
             operator: Identity::generate("weft-operator")
@@ -44,6 +44,14 @@ impl Keys {
             }
             Err(error) => Err(error).doing(|| format!("create Secret {namespace}/{SECRET}")),
         }
+    }
+
+    /// Reads the Secret, if there is one.
+    pub async fn read_from(client: &Client, namespace: &str) -> Result<Option<Self>, Error> {
+        let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+        let found = secrets.get_opt(SECRET).await;
+        let found = found.doing(|| format!("read Secret {namespace}/{SECRET}"))?;
+        found.map(|secret| Self::read(&secret)).transpose()
     }
 
     fn secret(&self) -> Secret {

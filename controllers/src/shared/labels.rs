@@ -61,6 +61,9 @@ pub fn labels(component: Component, uid_label: &str, uid: Uuid) -> BTreeMap<Stri
     ])
 }
 
+/// Annotation of a Volume that `weft-operator adopt` is still making, or holds: nothing else touches it.
+pub const ADOPTION: &str = "weft.storage/adoption";
+
 /// The annotation that names the owner.
 pub fn owner_annotation(owner: &str) -> BTreeMap<String, String> {
     BTreeMap::from([(OWNER.to_owned(), owner.to_owned())])

@@ -1,8 +1,10 @@
 //! What the tests of several kinds share: settings, an API server in memory ([`api`]), and a
 //! small cluster around it ([`world`]) in which whole life cycles are run with an operator that
-//! dies after any single write ([`sweep`]).
+//! dies after any single write ([`sweep`]), also of an API server that is lost ([`adoption`]).
 
+mod adoption;
 pub mod api;
+mod book;
 mod drain;
 mod gone;
 mod sweep;

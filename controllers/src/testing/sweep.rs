@@ -15,20 +15,20 @@ const ROUNDS: usize = 60;
 /// More writes than any life cycle makes.
 const GREATEST: u32 = 200;
 
-pub struct Operator {
-    pub context: Arc<Context>,
+pub(super) struct Operator {
+    pub(super) context: Arc<Context>,
     volumes: Arc<volumes::Shared>,
 }
 
 impl Operator {
-    pub fn start(world: &World) -> Self {
+    pub(super) fn start(world: &World) -> Self {
         let context = world.operator();
         let volumes = volumes::Shared::of(context.clone());
         Self { context, volumes }
     }
 
     /// One pass over everything there is; the last failure, if it met one.
-    async fn round(&self, world: &World) -> Option<String> {
+    pub(super) async fn round(&self, world: &World) -> Option<String> {
         let mut failed = None;
         for name in world.names(VOLUMES) {
             let passed = volumes::pass(&name, &self.volumes).await;
@@ -47,7 +47,7 @@ impl Operator {
 }
 
 /// Runs until two rounds in a row change nothing; a dead operator is followed by another.
-pub async fn settle(world: &mut World, operators: &mut [Operator]) {
+pub(super) async fn settle(world: &mut World, operators: &mut [Operator]) {
     let volumes = world.all(VOLUMES);
     let parts = |volume: &Value| parts::wanted(&serde_json::from_value(volume.clone()).unwrap());
     let moves = |volume: &Value| volume["spec"]["evict"].as_array().map_or(0, Vec::len);
@@ -105,7 +105,7 @@ fn quiet(world: &World) -> bool {
     })
 }
 
-pub fn one(world: &World, collection: &str) -> Value {
+pub(super) fn one(world: &World, collection: &str) -> Value {
     let found = world.all(collection);
     assert_eq!(found.len(), 1, "{collection}: {found:#?}");
     found[0].clone()

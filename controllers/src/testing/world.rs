@@ -3,6 +3,7 @@
 //! plugin, each a function that does all it can at once.
 
 use super::api::FakeApi;
+use super::book::Book;
 use crate::shared::context::{Context, FabricFacts};
 use crate::shared::documents;
 use crate::shared::errors::Backoffs;
@@ -92,6 +93,8 @@ pub struct FakeDrive {
     pub slices: BTreeMap<String, SliceRequest>,
     /// The greatest term heard.
     pub fence: u64,
+    /// What engines have recorded.
+    pub book: Book,
 }
 
 struct Engine {
@@ -107,6 +110,11 @@ struct DriveHandler(DriveUid, Arc<Mutex<FakeDrive>>);
 impl Handler for DriveHandler {
     async fn handle(&self, request: Request) -> Reply {
         let mut drive = self.1.lock().unwrap();
+        if (&request.method, request.path.as_str()) == (&Method::GET, "/slices") {
+            let all = drive.slices.iter();
+            let recorded = |(s, r): (&String, _)| drive.book.of(slice_status(s, r, drive.fence));
+            return Reply::json(200, &all.map(recorded).collect::<Vec<_>>());
+        }
         let slice = request
             .path
             .strip_prefix("/slices/")
@@ -142,6 +150,7 @@ fn start_with(document: &EngineDocument, drives: &Contents) {
     for member in document.stack.slices() {
         let mut drive = drives[&member.drive].lock().unwrap();
         drive.fence = drive.fence.max(document.term.0);
+        drive.book.write(document);
     }
 }
 
@@ -215,6 +224,9 @@ impl Handler for EngineHandler {
             return Reply::text(409, "not newer");
         }
         assert!(new.size >= document.size, "a volume is told to shrink");
+        for member in new.stack.slices() {
+            self.1[&member.drive].lock().unwrap().book.write(&new);
+        }
         *document = new;
         Reply::text(200, "")
     }
@@ -259,6 +271,13 @@ impl World {
         };
         world.furnish();
         world
+    }
+
+    /// The API server is another, with nothing but what people apply again; all pods went with it.
+    pub fn lose_everything(&mut self) {
+        self.api.state().objects.clear();
+        self.engines.clear();
+        self.furnish();
     }
 
     fn furnish(&self) {

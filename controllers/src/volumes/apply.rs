@@ -67,6 +67,7 @@ impl<'a> Writer<'a> {
                 finalizers::release(&self.volumes, volume).await?;
                 Ok(Action::await_change())
             }
+            Plan::Held => Ok(Action::await_change()),
             Plan::Pass(pass) => self.pass(volume, drives, *pass).await,
         }
     }

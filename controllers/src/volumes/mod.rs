@@ -6,6 +6,7 @@
 
 pub mod apply;
 pub mod growth;
+pub mod held;
 pub mod members;
 pub mod moves;
 pub mod objects;

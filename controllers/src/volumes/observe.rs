@@ -9,6 +9,7 @@ use crate::shared::errors::{Doing, Error};
 use crate::shared::labels::{TERM, VOLUME_UID};
 use crate::shared::links::{LinkError, Peer};
 use crate::shared::{documents, nodes, pods};
+use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Secret};
 use kube::api::ListParams;
@@ -20,8 +21,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use weft_crds::volume::VolumeMember;
 use weft_crds::{Attachment, Drive, Pool, Slice, Volume};
+use weft_spec::drive::SliceStatus;
 use weft_spec::engine::{EngineDocument, EngineStatus};
-use weft_spec::ids::VolumeUid;
+use weft_spec::ids::{DriveUid, VolumeUid};
 
 /// Reads all but [`placement`]; `None` when the volume is gone.
 pub async fn observe(context: &Context, name: &str) -> Result<Option<Observed>, Error> {
@@ -184,11 +186,11 @@ async fn listen_to_drives(context: &Context, o: &mut Observed) {
     let Some(status) = o.volume.status.clone() else {
         return;
     };
-    let word = |member: &VolumeMember| {
-        let said = context.links.drive(member.drive_uid.parse().ok()?)?;
-        silence::word_of(&said, &member.slice_uid).cloned()
-    };
-    o.heard = status.members.iter().filter_map(word).collect();
+    let counted_on = |pod: &&EnginePod| pod.trouble.is_none() && !pod.deleting;
+    let present = plan::present_pod(o, &status).filter(counted_on);
+    let asks = present.is_none() && status.term > 0;
+    let words = status.members.iter().map(|m| word(context, m, asks));
+    o.heard = join_all(words).await.into_iter().flatten().collect();
     if !silence::is_missed(o, &status) {
         return;
     }
@@ -212,6 +214,22 @@ async fn listen_to_drives(context: &Context, o: &mut Observed) {
             pod.trouble = Some(Trouble::Silent);
         }
     }
+}
+
+/// What the drive of a member has last said of its slice. One that has said nothing since this process
+/// began is asked before another term is raised: the resource may be of a backup, older than what is
+/// on the drive.
+async fn word(context: &Context, member: &VolumeMember, asks: bool) -> Option<SliceStatus> {
+    let drive: DriveUid = member.drive_uid.parse().ok()?;
+    let said = match context.links.drive(drive) {
+        None if asks => {
+            let asking = context.links.look_at_drive(drive);
+            let answer = tokio::time::timeout(silence::ANSWER, asking).await;
+            Arc::new(answer.ok()?.ok()?)
+        }
+        said => said?,
+    };
+    silence::word_of(&said, &member.slice_uid).cloned()
 }
 
 /// What the engine of the present term has said; names of pods have their term in them.

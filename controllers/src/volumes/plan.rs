@@ -5,6 +5,7 @@
 //!
 //! | seen | decided |
 //! | --- | --- |
+//! | held by `adopt` ([`held`](super::held)) | nothing; deleted, the finalizer off and no slice touched |
 //! | no finalizer or no uid | claim: both in one patch |
 //! | slices missing, no member | choose a drive for each, create them ([`parts`](super::parts)) |
 //! | every slice allocated, no member | write them into `status.members` |
@@ -21,7 +22,7 @@
 use super::parts::{Missing, Part};
 use super::report::{leaving, takes_documents};
 use super::takeover::{Cause, Trouble, cause_for_another};
-use super::{members, objects, parts, placement, silence, status};
+use super::{held, members, objects, parts, placement, silence, status};
 use crate::shared::conditions::whole_second;
 use crate::shared::{finalizers, quantity};
 use jiff::{SignedDuration, Timestamp};
@@ -123,6 +124,8 @@ pub struct EngineSecret {
 pub enum Plan {
     /// Put on the finalizer and, if given, the identity; nothing else in this pass.
     Claim(Option<VolumeUid>),
+    /// Nothing: the volume is held until its drives have said enough.
+    Held,
     /// Swap the status, then do the steps.
     Pass(Box<Pass>),
     /// Everything is gone: take off the finalizer.
@@ -201,6 +204,13 @@ pub fn plan(o: &Observed) -> Plan {
     let meta = &o.volume.metadata;
     let deleting = meta.deletion_timestamp.is_some();
     let claimed = finalizers::has(&o.volume);
+    if held::is_held(&o.volume) {
+        // What is at the drives is the reason for holding it, and never goes with it.
+        return match deleting && claimed {
+            true => Plan::Release,
+            false => Plan::Held,
+        };
+    }
     if deleting && !claimed {
         return Plan::Pass(Box::new(Pass::of(o)));
     }
@@ -359,7 +369,8 @@ impl Pass {
     }
 
     /// The one place where a term is raised. The floor takes in every term that anything still
-    /// bears, so that a resource restored from an old backup does not use one twice.
+    /// bears, the drives themselves included, so that a resource restored from an old backup does not
+    /// use one twice.
     fn raise(&mut self, o: &Observed, uid: VolumeUid, cause: &Cause) {
         let seen = o
             .pods
@@ -367,8 +378,9 @@ impl Pass {
             .map(|p| p.term)
             .chain(o.secrets.iter().map(|s| s.term))
             .chain(o.slices.iter().filter_map(fence_term))
+            .chain(o.heard.iter().map(|word| term(word.fence.term)))
             .max();
-        self.status.term = self.status.term.max(seen.unwrap_or(0)) + 1;
+        self.status.term = self.status.term.max(seen.unwrap_or(0)).saturating_add(1);
         let documents = o.secrets.iter().map(|s| s.generation).max().unwrap_or(0);
         let reported = o
             .report

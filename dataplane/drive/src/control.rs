@@ -59,6 +59,10 @@ impl Handler for Operator {
                 Ok(()) => Reply::text(200, "accepted"),
                 Err(reason) => Reply::text(409, reason),
             },
+            (&Method::GET, ["slices"]) => match self.process.slices() {
+                Some(slices) => Reply::json(200, &slices.recorded()),
+                None => self.not_served(),
+            },
             (&Method::PUT, ["slices", uid]) => self.allocate(uid, &request.body).await,
             (&Method::DELETE, ["slices", uid]) => self.delete(uid).await,
             _ => Reply::text(

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use weft_block::{Disk, DiskError};
-use weft_spec::drive::{SliceRequest, SliceStatus};
+use weft_spec::drive::{RecordedSlice, SliceRequest, SliceStatus};
 use weft_spec::ids::{FencePair, SliceUid};
 use weft_spec::keys::Key;
 use weft_spec::nqn::{self, HostNqn};
@@ -95,6 +95,16 @@ impl Slices {
             .iter()
             .map(|slice| self.status_of(slice))
             .collect()
+    }
+
+    /// Every slice with all that is recorded of it.
+    pub fn recorded(&self) -> Vec<RecordedSlice> {
+        let recorded = |slice: &Arc<Slice>| RecordedSlice {
+            status: self.status_of(slice),
+            document_generation: slice.row().generation,
+            record: slice.record().map(Arc::unwrap_or_clone),
+        };
+        self.store.slices().iter().map(recorded).collect()
     }
 
     /// Admits nobody any more and ends everybody.

@@ -5,6 +5,7 @@
 //! | --- | --- | --- |
 //! | pod | `GET /status` | the status, whole |
 //! | pod | `PUT /document` | a newer document; 200 once accepted **and durable**, 409 with the reason |
+//! | drive pod | `GET /slices` | every slice with its membership record ([`crate::drive::RecordedSlice`]); 503 while nothing is served |
 //! | drive pod | `PUT /slices/<slice uid>` | allocate or grow ([`crate::drive::SliceRequest`]); 200 [`crate::drive::SliceStatus`], 409, 507 |
 //! | drive pod | `DELETE /slices/<slice uid>` | free; 200 also when there is none |
 //! | operator | `POST /status/<drive\|engine>/<uid>` | a status that changed |

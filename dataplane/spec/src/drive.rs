@@ -259,6 +259,21 @@ pub struct SliceStatus {
     pub connections: u32,
 }
 
+/// One slice with all that is recorded of it: an element of the answer to `GET /slices`. A volume is
+/// built again from these alone; they are asked for, never pushed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordedSlice {
+    /// As the drive reports it.
+    #[serde(flatten)]
+    pub status: SliceStatus,
+    /// Greatest generation of the engine's document that an engine made durable here.
+    pub document_generation: DocumentGeneration,
+    /// Membership; absent before the first, and of a volume of one slice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<SliceRecord>,
+}
+
 /// Opcode of the vendor specific admin command *inspect* (controller to host): answers a
 /// [`SliceInspection`] as JSON, padded with zeros.
 pub const VENDOR_INSPECT: u8 = 0xC2;

@@ -19,7 +19,7 @@ use weft_control::client::{Client, ClientError};
 use weft_control::server::{Handler, Reply, Request};
 use weft_control::tls::{Fingerprint, Identity, TlsError, fingerprint};
 use weft_spec::DOCUMENT_VERSION;
-use weft_spec::drive::{DriveStatus, SliceRequest, SliceStatus};
+use weft_spec::drive::{DriveStatus, RecordedSlice, SliceRequest, SliceStatus};
 use weft_spec::engine::EngineStatus;
 use weft_spec::ids::{DriveUid, SliceUid, VolumeUid};
 
@@ -293,6 +293,13 @@ impl Links {
     pub async fn look_at_drive(&self, drive: DriveUid) -> Result<DriveStatus, LinkError> {
         let client = self.client(|_, link| link.peer == Peer::Drive(drive))?;
         let answer = ask(&client, Method::GET, "/status", Vec::new()).await?;
+        Ok(serde_json::from_slice(&answer)?)
+    }
+
+    /// Asks a drive for everything that is recorded of its slices.
+    pub async fn recorded_slices(&self, drive: DriveUid) -> Result<Vec<RecordedSlice>, LinkError> {
+        let client = self.client(|_, link| link.peer == Peer::Drive(drive))?;
+        let answer = ask(&client, Method::GET, "/slices", Vec::new()).await?;
         Ok(serde_json::from_slice(&answer)?)
     }
 

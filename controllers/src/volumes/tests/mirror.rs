@@ -364,6 +364,24 @@ fn word(letter: char, term: u64, connections: u32) -> SliceStatus {
 }
 
 #[test]
+fn a_restored_backup_never_raises_a_term_that_a_drive_has_heard() {
+    let rows = [
+        ("none has heard another", [3, 3, 3], 4),
+        ("all are ahead", [7, 7, 7], 8),
+        ("one alone is ahead", [3, 9, 3], 10),
+        ("all are behind", [2, 2, 2], 4),
+    ];
+    for (what, [a, b, w], wanted) in rows {
+        let mut o = mirrored();
+        (o.pods, o.secrets) = (vec![], vec![]);
+        o.heard = vec![word('a', a, 0), word('b', b, 0), word('w', w, 0)];
+        let pass = pass(&o);
+        assert_eq!(pass.status.term, wanted, "{what}");
+        assert!(pass.steps.contains(&STARTS), "{what}: {:?}", pass.steps);
+    }
+}
+
+#[test]
 fn an_engine_is_missed_only_when_most_of_its_drives_have_lost_that_very_term() {
     let cases = [
         (true, [word('a', 3, 0), word('b', 3, 1), word('w', 3, 0)]),

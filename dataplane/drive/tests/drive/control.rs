@@ -11,7 +11,9 @@ use weft_control::client::Client;
 use weft_control::server::{self, Handler, Reply, Request};
 use weft_control::tls::{self, Fingerprint, Identity};
 use weft_spec::control::ControlLink;
-use weft_spec::drive::{DriveDocument, DriveState, DriveStatus, SliceRequest, SliceStatus};
+use weft_spec::drive::{
+    DriveDocument, DriveState, DriveStatus, RecordedSlice, SliceRequest, SliceStatus,
+};
 use weft_spec::ids::{SliceUid, VolumeUid};
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -181,9 +183,17 @@ async fn slices_are_made_and_deleted_and_each_change_is_pushed() {
         linked.ask(http::Method::PUT, &path, b"{".to_vec()).await.0,
         400
     );
+    let (code, answer) = linked.ask(http::Method::GET, "/slices", vec![]).await;
+    let recorded: Vec<RecordedSlice> = serde_json::from_str(&answer).unwrap();
+    let [only] = &recorded[..] else {
+        panic!("{code} {answer}")
+    };
+    let found = (only.status.slice, only.status.volume, only.status.size);
+    assert_eq!((code, found), (200, (slice, request.volume, 12 << 20)));
     assert_eq!(
-        linked.ask(http::Method::GET, "/slices", vec![]).await.0,
-        404
+        (only.document_generation.0, only.record.clone()),
+        (0, None),
+        "no engine has been here"
     );
 
     assert_eq!(linked.ask(http::Method::DELETE, &path, vec![]).await.0, 200);

@@ -70,6 +70,9 @@ async fn a_record_is_swapped_only_for_the_one_that_is_there_and_guards_the_write
     let first = record(3, 1);
     drop((engine, vendor));
     lab.reopen();
+    let told = lab.slices.recorded();
+    assert_eq!(serde_json::to_value(&told[0].record).unwrap(), first);
+    assert_eq!(told[0].status.fence.to_string(), "5.1");
     let inspector = admit(&lab, lab.inspector(5)).await;
     let vendor = inspector.export.vendor.clone().unwrap();
     let answer = vendor.get(VENDOR_GET_RECORD, 0, 4096).await.unwrap();
