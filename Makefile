@@ -85,8 +85,8 @@ cluster: lab binaries ## the tour, kills, bad input and figures on a real cluste
 	status=0; WEFT_BIN=$(CURDIR)/$(OUT) $(CARGO) test --locked -p weft-e2e-cluster --no-fail-fast $(CLUSTER) -- \
 	  --test-threads=1 --nocapture || status=$$?; $(LAB) down && exit $$status
 
-long: ## the tests on a real cluster that take longest: figures, growth, takeovers, ten minutes without a control plane
-	$(MAKE) cluster CLUSTER='--test t6_figures --test t7_expand --test t10_takeovers --test t11_without_control_plane'
+long: ## the tests on a real cluster that take longest: figures, growth, takeovers, ten minutes without a control plane, adopt
+	$(MAKE) cluster CLUSTER='--test t6_figures --test t7_expand --test t10_takeovers --test t11_without_control_plane --test t12_adopt'
 
 reconnects: binaries ## a hundred cut connections of a Linux kernel under verified writes
 	WEFT_BIN=$(CURDIR)/$(OUT) $(CARGO) test --locked -p weft-guest --test linux -- --ignored --test-threads=1 --nocapture
