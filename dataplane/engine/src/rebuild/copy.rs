@@ -41,10 +41,11 @@ impl Rebuild {
         let mut differs = None;
         for _ in 0..ATTEMPTS {
             let parts = piece.todo.iter().map(|part| self.copy_part(&kept, part));
-            let copied: Vec<_> = iter(parts).buffered(PARTS).try_collect().await?;
+            let copied = iter(parts).buffered(PARTS);
+            copied.try_collect::<()>().await?;
             let flushed = self.options.disk.flush().await;
             flushed.map_err(RebuildError::Target)?;
-            differs = self.first_that_differs(&copied).await?;
+            differs = self.first_that_differs(&piece.todo).await?;
             if differs.is_none() {
                 break;
             }
@@ -57,8 +58,7 @@ impl Rebuild {
         told.map_err(RebuildError::Target)
     }
 
-    /// With the hash of what the source gave, which its drive has compared with its checksums.
-    async fn copy_part(&self, kept: &Kept, part: Span) -> Result<(Span, RangeHash), RebuildError> {
+    async fn copy_part(&self, kept: &Kept, part: Span) -> Result<(), RebuildError> {
         let contents = self.mirror.read_kept(kept, part).await;
         if !contents.missing.is_empty() {
             return Err(RebuildError::Unreadable(contents.missing));
@@ -75,7 +75,7 @@ impl Rebuild {
             };
             done.map_err(RebuildError::Target)?;
         }
-        Ok((part, RangeHash::of(&contents.bytes)))
+        Ok(())
     }
 
     /// Makes a run read as zeros, and free where it is whole chunks. Its drive stamps what has no chunk
@@ -90,17 +90,19 @@ impl Rebuild {
         self.mirror.copy_kept(kept, target, part, data).await
     }
 
-    /// Compares what the target's drive reads now, from its medium, with what it was given.
-    async fn first_that_differs(
-        &self,
-        copied: &[(Span, RangeHash)],
-    ) -> Result<Option<Span>, RebuildError> {
-        for (part, wanted) in copied {
-            let found = self.options.asked.hash(*part).await;
-            if found.map_err(RebuildError::Target)? != *wanted {
-                return Ok(Some(*part));
+    /// Compares what both drives read now.
+    async fn first_that_differs(&self, spans: &Spans) -> Result<Option<Span>, RebuildError> {
+        for part in spans.iter() {
+            let (wanted, found) =
+                tokio::join!(self.source_hash(part), self.options.asked.hash(part));
+            if wanted? != found.map_err(RebuildError::Target)? {
+                return Ok(Some(part));
             }
         }
         Ok(None)
+    }
+
+    async fn source_hash(&self, part: Span) -> Result<RangeHash, RebuildError> {
+        self.ask_source(|slice| slice.hash(part)).await
     }
 }

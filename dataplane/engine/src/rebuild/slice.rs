@@ -16,15 +16,6 @@ pub struct ChunkIndex(pub u32);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RangeHash(pub u128);
 
-impl RangeHash {
-    /// Of these bytes.
-    pub fn of(bytes: &[u8]) -> Self {
-        let mut first = [0; 16];
-        first.copy_from_slice(&blake3::hash(bytes).as_bytes()[..16]);
-        Self(u128::from_be_bytes(first))
-    }
-}
-
 /// Chunks whose last change was under a config or a later one.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Changes {
