@@ -35,8 +35,6 @@ pub struct Options {
     /// Descriptors that stay open in each child, with the same numbers. They must stay open
     /// here for good: the caller gives them away.
     pub keep_fds: Vec<RawFd>,
-    /// Environment variables of each child beside this process's own.
-    pub environment: Vec<(&'static str, &'static str)>,
 }
 
 /// The descriptors that the supervisor handed to this process, in the order of
@@ -145,7 +143,6 @@ impl Supervisor {
             .arg0(name)
             .args(arguments.filter(|argument| argument != SUPERVISE_ARGUMENT))
             .env(FDS_VARIABLE, fds.join(","))
-            .envs(self.options.environment.iter().copied())
             .spawn()?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         self.child = pid.map(|pid| (pid, Instant::now()));

@@ -7,21 +7,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use weft_block::Io;
-use weft_control::supervisor;
 use weft_drive::process::Process;
 use weft_drive::{control, document};
-
-/// That of musl has one lock for all threads, and asks the kernel for each larger buffer anew.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Threads that do I/O: the depth that one medium is asked with.
 const IO_THREADS: usize = 16;
 /// An idle drive has one thread.
 const THREAD_LIFE: Duration = Duration::from_secs(1);
-/// The allocator gives free memory back at once: an idle drive frees nothing that would make it do so
-/// later. It reads this before `main`.
-const GIVES_BACK: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "0");
 /// Enough for the metadata store; only what is touched costs memory.
 const STACK: usize = 512 << 10;
 /// For threads that wait for something that may never come (a medium held by another process).
@@ -50,10 +42,7 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     if args.supervise {
-        return supervisor::run(supervisor::Options {
-            environment: vec![GIVES_BACK],
-            ..supervisor::Options::default()
-        });
+        return weft_control::supervisor::run(weft_control::supervisor::Options::default());
     }
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));

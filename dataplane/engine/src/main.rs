@@ -10,10 +10,6 @@ use weft_control::supervisor::{self, Options};
 use weft_engine::run::Outcome;
 use weft_engine::{document, run};
 
-/// That of musl has one lock for all threads, and asks the kernel for each larger buffer anew.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Composes one volume from slices and exports it over NVMe/TCP.
 #[derive(Parser)]
 #[command(name = "weft-engine", version)]

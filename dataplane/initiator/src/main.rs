@@ -11,10 +11,6 @@ use weft_initiator::run;
 use weft_initiator::session::Session;
 use weft_spec::initiator::InitiatorDocument;
 
-/// That of musl has one lock for all threads, and asks the kernel for each larger buffer anew.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Presents one Weft volume as a file through FUSE.
 #[derive(Parser)]
 #[command(version)]
@@ -62,10 +58,7 @@ fn start(args: &Args) -> anyhow::Result<ExitCode> {
 
 fn supervise(document: &InitiatorDocument) -> anyhow::Result<ExitCode> {
     let keep_fds = Session::mount(document)?.into_fds();
-    let code = supervisor::run(supervisor::Options {
-        keep_fds,
-        ..supervisor::Options::default()
-    });
+    let code = supervisor::run(supervisor::Options { keep_fds });
     // A worker that ended in order has unmounted; after any other end the name goes, at least.
     let _gone_already = handshake::detach(&document.mount_point);
     // Only an empty directory goes; whatever else lies there is not ours.
